@@ -20,7 +20,6 @@ var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config internal/credential internal/mutant"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
 	{"ground", "internal/peer"},
-	{"engine", "internal/storage/transaction"},
 	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/compact internal/storage/checkpoint internal/storage/aside internal/storage/lastrun internal/replica/progress/memlog"},
 	{"engine", "internal/storage/journal"},
 	{"engine", "internal/storage internal/quorum internal/replica/progress internal/place"},
@@ -59,9 +58,7 @@ var doors = map[string]string{
 	"internal/storage/journal":    "internal/storage",
 	"internal/storage/aside":      "internal/storage",
 	"internal/storage/lastrun":    "internal/storage internal/node",
-	// Floor 1a knows what readers must know of transactions.
-	"internal/storage/transaction": "internal/storage internal/storage/segment internal/storage/producer",
-	"internal/replica/progress":    "internal/replica internal/sim",
+	"internal/replica/progress":   "internal/replica internal/sim",
 	// The log in memory, and the mutants, are for tests and simulations.
 	"internal/replica/progress/memlog": "internal/sim",
 	"internal/mutant":                  "",

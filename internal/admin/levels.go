@@ -11,9 +11,6 @@ import (
 // LeatLevels is the feature whose level says what the metadata of Leat may have.
 const LeatLevels = "leat.metadata"
 
-// TransactionLevels is the feature whose level says which flow of transactions clients use.
-const TransactionLevels = "transaction.version"
-
 // levelFeatures are the features whose level says what the metadata of a cluster may have: Leat's, and
 // Apache Kafka's. The first one that a cluster has counts.
 var levelFeatures = []string{LeatLevels, "metadata.version"}
@@ -27,26 +24,6 @@ func DescribeLevel(ctx context.Context, cl *kgo.Client) (feature string, level i
 	}
 	feature, level = findLevel(served)
 	return feature, level, nil
-}
-
-// FeatureLevels are levels of a feature.
-type FeatureLevels struct {
-	InForce int16
-	Highest int16 // that the node which was asked knows
-}
-
-// DescribeFeature asks for the levels of a feature; nil: the node that is asked knows no such feature.
-func DescribeFeature(ctx context.Context, cl *kgo.Client, feature string) (*FeatureLevels, error) {
-	served, err := askAPIs(ctx, cl.Request)
-	if err != nil {
-		return nil, fmt.Errorf("asking for API versions: %w", err)
-	}
-	for _, f := range served.SupportedFeatures {
-		if f.Name == feature {
-			return &FeatureLevels{finalizedLevel(served, feature), f.MaxVersion}, nil
-		}
-	}
-	return nil, nil //nolint:nilnil // there is no such feature, which is no error
 }
 
 // findLevel finds the level of the metadata among what a node tells of its features.

@@ -19,8 +19,8 @@ import (
 //
 // 3: record batches of format 2, transactional id. 5: log start offset. 7: zstd
 // (KIP-110). 8: errors of single records (KIP-467). 9: flexible. 10: current leader
-// and endpoints (KIP-951). 11: TRANSACTION_ABORTABLE. 12: transactions of version 2
-// (KIP-890; see held). 13: topic ids (KIP-516).
+// and endpoints (KIP-951). 12: transactions of version 2 (KIP-890; no transactions
+// here yet). 13: topic ids (KIP-516).
 //
 // The shape of a whole request is checked before any of its batches is stored. The
 // batches are appended at the session's flush, together with those of other requests
@@ -62,20 +62,18 @@ type produce struct {
 	resp    *wire.Response
 	version int16
 
-	acks          int16
-	timeoutMS     int32
-	deadline      time.Duration // of acks=all, on the Set's clock; 0: none
-	txnID         []byte        // the transactional id; aliases the body
-	lacksTxnID    bool          // it has transactional batches and no transactional id
-	transactional bool          // it has transactional batches
-	leaders       namedLeaders  // that the answer names
-	end           int           // the position in the answer behind its last field without a tag
-	hasMoved      atomic.Bool   // a partition has got another leader while it waited
-	topics        []produceTopic
-	parts         []producePart
-	rules         record.Rules  // of checkBatch; a field, since a local variable would escape
-	target        record.Target // of recompress; a field, since a local variable would escape
-	decompressed  int64         // bytes of records that were decompressed to check them
+	acks         int16
+	timeoutMS    int32
+	deadline     time.Duration // of acks=all, on the Set's clock; 0: none
+	lacksTxnID   bool          // it has transactional batches and no transactional id
+	leaders      namedLeaders  // that the answer names
+	end          int           // the position in the answer behind its last field without a tag
+	hasMoved     atomic.Bool   // a partition has got another leader while it waited
+	topics       []produceTopic
+	parts        []producePart
+	rules        record.Rules  // of checkBatch; a field, since a local variable would escape
+	target       record.Target // of recompress; a field, since a local variable would escape
+	decompressed int64         // bytes of records that were decompressed to check them
 
 	memory budget.Reservation // of its state and its answer, if it has many partitions
 
@@ -92,14 +90,27 @@ func (s *session) produce(r *wire.Request) error {
 		p.recycle()
 		return err
 	}
+	now := time.Now().UnixMilli()
 	if p.acks == acksAll {
 		p.deadline = s.b.cfg.Set.Now() + time.Duration(max(p.timeoutMS, 1))*time.Millisecond
 	}
+	s.queue = append(s.queue, p)
 	p.checkPartitions()
-	if s.hold(p) {
-		return nil
+	for j := range p.parts {
+		q := &p.parts[j]
+		if q.code != none {
+			continue
+		}
+		err := p.checkBatch(q, now)
+		if err == nil {
+			err = s.recompress(p, q)
+		}
+		if err != nil {
+			p.refusePartition(q, err)
+			continue
+		}
+		s.appends.Add(q.part, q.batch, p.replicaAcks(), p, int32(j))
 	}
-	s.collect(p)
 	heavy := p.decompressed > heavyBytes
 	if s.pendingWeight += len(p.parts) + requestWeight; s.pendingWeight > maxPendingWeight || heavy {
 		s.Flush()
@@ -182,7 +193,13 @@ func (p *produce) checkPartition(q *producePart, t *produceTopic) error {
 	if set.Internal && p.r.ClientID != adminClientID {
 		return kerr.InvalidTopicException
 	}
-	return q.part.CheckLeader(record.NoEpoch)
+	if err := q.part.CheckLeader(record.NoEpoch); err != nil {
+		return err
+	}
+	if record.Batch(q.records).Transactional() {
+		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
+	}
+	return nil
 }
 
 // checkOneBatch returns an error unless the records of a partition are exactly one whole
@@ -256,18 +273,18 @@ func (p *produce) checkBatch(q *producePart, now int64) error {
 // topic's. The new batch takes work memory until it is written. If there is not enough, the
 // batches that were collected before are written first, so that none holds memory while this
 // one waits.
-func (c *collected) recompress(p *produce, q *producePart) error {
+func (s *session) recompress(p *produce, q *producePart) error {
 	set, to := q.part.Topic().Settings(), &p.target
 	if set.Codec == replica.KeepCompression || set.Codec == q.batch.Codec() {
 		return nil
 	}
 	to.Codec, to.Level, to.MaxBytes = set.Codec, set.Level, set.MaxMessageBytes
-	work, ctx := c.b.cfg.Work, c.b.cfg.Context()
+	work, ctx := s.b.cfg.Work, s.b.cfg.Context()
 	need := min(to.Memory(), work.Most(budget.Batch)) // with the largest reservation it is the only large one
 	held, ok := work.TryReserve(budget.Batch, need)
 	if !ok {
-		c.writeAppends()
-		c.appends.Commit()
+		s.writeAppends()
+		s.appends.Commit()
 		var err error
 		if held, err = work.Reserve(ctx, budget.Batch, need); err != nil {
 			return err
@@ -280,7 +297,7 @@ func (c *collected) recompress(p *produce, q *producePart) error {
 	}
 	q.batch = batch
 	held.Shrink(int64(cap(batch)))
-	c.recompressed = append(c.recompressed, held)
+	s.recompressed = append(s.recompressed, held)
 	return nil
 }
 
@@ -429,7 +446,7 @@ func (p *produce) recycle() {
 	if cap(p.parts) > keepParts || cap(p.topics) > keepParts {
 		p.topics, p.parts = nil, nil
 	}
-	p.r, p.resp, p.leaders, p.txnID, p.lacksTxnID, p.transactional = nil, nil, p.leaders[:0], nil, false, false
+	p.r, p.resp, p.leaders, p.lacksTxnID = nil, nil, p.leaders[:0], false
 	p.hasMoved.Store(false)
 	p.decompressed = 0
 	p.memory.Release()

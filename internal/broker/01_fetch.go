@@ -214,11 +214,7 @@ func (f *fetch) timeIsOver() bool {
 func (f *fetch) watchPartitions() bool {
 	for i := range f.parts {
 		if q := &f.parts[i]; q.part != nil {
-			if isolationOf(f.isolation) == replica.ReadCommitted {
-				f.poll.WatchCommitted(q.part, q.found.HighWatermark, q.found.LastStable)
-			} else {
-				f.poll.Watch(q.part, q.found.HighWatermark)
-			}
+			f.poll.Watch(q.part, q.found.HighWatermark)
 		}
 	}
 	f.endReading()

@@ -1,13 +1,14 @@
 package broker
 
 import (
+	"log/slog"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/txn"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -16,9 +17,9 @@ import (
 // 1: key types (KIP-98). 3: flexible. 4: many keys (KIP-699). 5: a new code for
 // transactions (KIP-890). 6: share groups (KIP-932).
 //
-// The first request for a group's coordinator, or a transaction's, creates the topic of its records and waits for it;
-// in Kafka the client has to ask again. Transactions have no coordinator before all nodes know transactions. There are no coordinators of
-// share groups yet: INVALID_REQUEST ends a client's search for them, whereas Kafka's
+// The first request for a group's coordinator creates the offsets topic and waits for it;
+// in Kafka the client has to ask again. There are no coordinators of transactions and of
+// share groups yet. INVALID_REQUEST ends a client's search for them, whereas Kafka's
 // COORDINATOR_NOT_AVAILABLE would have it ask for ever. A node that is cut off answers nobody for a while: see Contact.
 
 // The kinds of coordinators.
@@ -43,13 +44,10 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 		return errSentAway
 	}
 	resp := kmsg.NewPtrFindCoordinatorResponse()
-	topicName := b.topicOfCoordinators(req.CoordinatorType)
-	if topicName != "" {
-		b.ensureTopic(topicName)
-	}
+	b.ensureOffsetsTopic(req.CoordinatorType)
 	m := b.cfg.Image()
 	view := s.view(m)
-	topic := m.Topic(topicName)
+	topic := m.Topic(group.Topic)
 	if r.Version < 4 {
 		f := s.locateCoordinator(&view, topic, req.CoordinatorType, req.CoordinatorKey)
 		if f.code == none {
@@ -70,15 +68,17 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 	return nil
 }
 
-// topicOfCoordinators is the topic of a kind of coordinators, or "" if there are none.
-func (b *Broker) topicOfCoordinators(kind int8) string {
-	switch {
-	case kind == groupCoordinator:
-		return group.Topic
-	case kind == transactionCoordinator && b.cfg.Txns != nil && hasTransactions(b.cfg.Image()):
-		return txn.Topic
+// ensureOffsetsTopic creates the offsets topic if there is none and a group's coordinator is
+// asked for.
+func (b *Broker) ensureOffsetsTopic(kind int8) {
+	if kind != groupCoordinator || b.cfg.Image().Topic(group.Topic) != nil {
+		return
 	}
-	return ""
+	ctx, cancel := b.withinServerTime(serverTimeShare)
+	defer cancel()
+	if err := b.cfg.EnsureOffsetsTopic(ctx); err != nil {
+		b.cfg.Logger.Warn("cannot create the topic of groups and offsets", slog.Any("err", err))
+	}
 }
 
 // locateCoordinator finds the node that leads the partition of topic that a key belongs to; nil: the topic
@@ -87,12 +87,7 @@ func (s *session) locateCoordinator(view *clientView, topic *meta.Topic, kind in
 	switch kind {
 	case groupCoordinator:
 	case transactionCoordinator:
-		if s.b.cfg.Txns == nil {
-			return notFound(kerr.InvalidRequest, "This broker has no transaction coordinator.")
-		}
-		if topic == nil && !hasTransactions(s.b.cfg.Image()) {
-			return notFound(kerr.CoordinatorNotAvailable, "A node of the cluster runs a version of Leat that has no transactions: upgrade it.")
-		}
+		return notFound(kerr.InvalidRequest, "This broker has no transaction coordinator yet.")
 	case shareCoordinator:
 		return notFound(kerr.InvalidRequest, "This broker has no share coordinator yet.")
 	default:

@@ -79,7 +79,7 @@ const (
 // SupportedFeatures are the levels of features that this version serves. A node is
 // registered with them.
 func SupportedFeatures() []meta.FeatureRange {
-	return []meta.FeatureRange{{Name: metadataVersionFeature, Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels(), meta.TransactionLevels()}
+	return []meta.FeatureRange{{Name: metadataVersionFeature, Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels()}
 }
 
 // addFeatures adds the features of the cluster to an answer. A client does not use a feature that
@@ -103,9 +103,8 @@ func (b *Broker) addFeatures(resp *kmsg.ApiVersionsResponse, version int16) {
 	}
 	add(metadataVersionFeature, metadataVersion)
 	add(meta.LevelFeature, m.Level())
-	add(meta.TransactionFeature, m.Feature(meta.TransactionFeature))
 	for name, level := range m.Features() {
-		if name != metadataVersionFeature && name != meta.LevelFeature && name != meta.TransactionFeature {
+		if name != metadataVersionFeature && name != meta.LevelFeature {
 			add(name, level)
 		}
 	}

@@ -125,7 +125,7 @@ func (b *Broker) describeProducersOf(p *producersOf, rp *kmsg.DescribeProducersR
 		ap := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		ap.ProducerID, ap.ProducerEpoch = a.ID, int32(a.Epoch)
 		ap.LastSequence, ap.LastTimestamp = a.LastSequence, a.LastTime
-		ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = a.CoordinatorEpoch, int64(a.TransactionStart)
+		ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = -1, -1 // there are no transactions yet
 		rp.ActiveProducers = append(rp.ActiveProducers, ap)
 	})
 }

@@ -21,7 +21,6 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
-	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
@@ -35,13 +34,13 @@ const (
 )
 
 // newAdminRig makes a rig with a controller; static are the node's own settings.
-func newAdminRig(t *testing.T, static map[string]string, change ...func(*Config)) *rig {
+func newAdminRig(t *testing.T, static map[string]string) *rig {
 	t.Helper()
-	return newAdminRigOn(t, vfs.NewMem(), static, change...)
+	return newAdminRigOn(t, vfs.NewMem(), static)
 }
 
 // newAdminRigOn is newAdminRig on a file system.
-func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string, change ...func(*Config)) *rig {
+func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
 	t.Helper()
 	st, err := config.NewStatic(1, static)
 	if err != nil {
@@ -51,9 +50,6 @@ func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string, change ...
 	levels := map[string]slog.Level{"root": slog.LevelInfo}
 	g = newRigOn(t, fs, "data", func(c *Config) {
 		c.Static, c.LogDir = st, "/data"
-		c.Txns = newTxns(t, c, func(string) int32 { return 0 })
-		c.Txns.StartLeading(0, 1, &emptyLog{})
-		c.EnsureTopic = func(context.Context, string) error { return nil }
 		c.LogLevels = func() map[string]slog.Level { return maps.Clone(levels) }
 		c.SetLogLevel = func(name string, l *slog.Level) { levels[name] = *l }
 		c.Quorum = func() quorum.Status {
@@ -68,9 +64,6 @@ func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string, change ...
 			g.set.Apply(d, img)
 			return nil
 		}})
-		for _, f := range change {
-			f(c)
-		}
 	})
 	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Rack: "r0", Epoch: 1}})
 	return g
@@ -100,11 +93,7 @@ func TestAnswersForMissingFeaturesAreKafkas(t *testing.T) {
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
 		awaitCoordinators(t, addr)
 	}
-	g := newAdminRig(t, nil, func(c *Config) { // no offsets come as far as the groups
-		groups := group.New(group.Config{Logger: c.Logger, Partitions: func() int32 { return 1 }})
-		t.Cleanup(groups.Close)
-		c.Groups = groups
-	})
+	g := newAdminRig(t, nil)
 	g.topic("__consumer_offsets", 1)
 	g.topic("__transaction_state", 1)
 	compareWithKafka(t, goldenWithout, g, missingFeatureSteps, unlikeKafka())

@@ -6,14 +6,13 @@
 // Broker is the wire.Handler with the table of APIs; a session is one connection.
 // Produce and Fetch are decoded and encoded by hand. The batches of all Produce
 // requests that one read of the connection has brought are collected in the session,
-// appended with one write for each partition, and committed together; a request that must wait
-// for the coordinator of its transaction is held apart from them. Requests of the
+// appended with one write for each partition, and committed together. Requests of the
 // other APIs are decoded by kmsg, and served when the batches before them are appended.
 //
 // A Broker may be used by any goroutine. A session's methods run on its connection's
 // goroutine. A produce or fetch that waits belongs to the goroutine that ends its wait.
-// No goroutine holds more than one of Broker.mu, session.mu, heldRequests.mu, fetchSession.mu
-// and fetchSessions.mu.
+// No goroutine holds more than one of Broker.mu, session.mu, fetchSession.mu and
+// fetchSessions.mu.
 package broker
 
 import (
@@ -35,7 +34,6 @@ import (
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/txn"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -51,12 +49,9 @@ type Config struct {
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
 	Groups *group.Service
-	// EnsureTopic creates the topic of a kind of coordinators if there is none, and returns when it exists.
-	EnsureTopic func(ctx context.Context, name string) error
-	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.
-	Transactions Transactions
-	// Txns coordinates the transactions of which this node leads the partition of txn.Topic; nil: there are none.
-	Txns *txn.Service
+	// EnsureOffsetsTopic creates the topic of groups and offsets if there is none, and
+	// returns when it exists.
+	EnsureOffsetsTopic func(ctx context.Context) error
 	// Controller decides changes of topics and configs, if this node is the active controller; nil: the
 	// APIs of topics, configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
@@ -174,7 +169,7 @@ func New(cfg Config) (*Broker, error) {
 	b.all = newAllTopics(b)
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), txnAPIs(b), adminAPIs(b), missingAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		if err := b.registerAPIs(list); err != nil {
 			return nil, err
 		}
@@ -209,7 +204,6 @@ func coreAPIs() []api {
 		{key: 21, name: "DeleteRecords", min: 0, max: 2, serve: (*session).deleteRecords},
 		{key: 22, name: "InitProducerId", min: 0, max: 5, serve: (*session).initProducerID},
 		{key: 23, name: "OffsetForLeaderEpoch", min: 2, max: 4, serve: (*session).offsetForLeaderEpoch},
-		{key: 27, name: "WriteTxnMarkers", min: 1, max: 2, serve: (*session).writeTxnMarkers},
 		{key: 61, name: "DescribeProducers", min: 0, max: 0, serve: (*session).describeProducers},
 	}
 }
@@ -242,7 +236,7 @@ func countHandlers(a *api) (n int) {
 
 // Open begins a connection's session.
 func (b *Broker) Open(c *wire.Conn) wire.Session { //nolint:ireturn // wire.Handler asks for it
-	s := &session{conn: c, collected: collected{b: b, appends: replica.Appends{Set: b.cfg.Set}}}
+	s := &session{b: b, conn: c, appends: replica.Appends{Set: b.cfg.Set}}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}
 	b.mu.Unlock()

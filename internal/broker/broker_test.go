@@ -77,7 +77,7 @@ func TestApiVersions(t *testing.T) {
 		if resp.ErrorCode != 0 || told[0] != [2]int16{0, 13} || told[1] != [2]int16{4, 18} || told[18] != [2]int16{0, 4} {
 			t.Errorf("version %d: code %d, %v", v, resp.ErrorCode, told)
 		}
-		if _, ok := told[24]; ok || len(told) != len(coreAPIs())-1 /* WriteTxnMarkers */ {
+		if _, ok := told[24]; ok || len(told) != len(coreAPIs()) {
 			t.Errorf("version %d: told %v", v, told)
 		}
 		if v >= 3 && (len(resp.FinalizedFeatures) != 1 || resp.FinalizedFeatures[0].Name != "metadata.version" || resp.FinalizedFeaturesEpoch < 0) {

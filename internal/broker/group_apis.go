@@ -21,7 +21,6 @@ func groupAPIs(b *Broker) []api {
 		{key: 14, name: "SyncGroup", min: 0, max: 5, serve: b.syncGroup},
 		{key: 15, name: "DescribeGroups", min: 0, max: 6, serve: b.describeGroups},
 		{key: 16, name: "ListGroups", min: 0, max: 5, serve: b.listGroups},
-		{key: 28, name: "TxnOffsetCommit", min: 0, max: 5, serve: b.txnOffsetCommit},
 		{key: 42, name: "DeleteGroups", min: 0, max: 2, serve: b.deleteGroups},
 		{key: 47, name: "OffsetDelete", min: 0, max: 0, serve: b.offsetDelete},
 		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, serve: b.consumerGroupDescribe},

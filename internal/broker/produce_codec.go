@@ -51,8 +51,7 @@ func (p *produce) decodeBody(body []byte, room int) (count int, ok bool) {
 	p.topics, p.parts = p.topics[:0], p.parts[:0]
 	flexible := p.version >= 9
 	r := reader{b: body}
-	txnID, noTransaction := r.readString(flexible)
-	p.txnID = txnID
+	_, noTransaction := r.readString(flexible)
 	p.acks = r.readInt16()
 	p.timeoutMS = r.readInt32()
 	least := 6 // bytes of a topic: the lengths of its name and of its array
@@ -74,9 +73,7 @@ func (p *produce) decodeBody(body []byte, room int) (count int, ok bool) {
 			if count++; count <= room {
 				p.parts = append(p.parts, producePart{index: index, records: b})
 			}
-			if len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional() {
-				p.transactional, p.lacksTxnID = true, p.lacksTxnID || noTransaction
-			}
+			p.lacksTxnID = p.lacksTxnID || noTransaction && len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional()
 			r.readTags(flexible, nil)
 		}
 		r.readTags(flexible, nil)

@@ -15,13 +15,14 @@ import (
 // session is one connection's state. Its methods run on the connection's goroutine,
 // except those that use the list of parked fetches, which any goroutine may call.
 type session struct {
+	b    *Broker
 	conn *wire.Conn
 	peer *peer.Session // what the other end has proven; nil: no request with a private key came
 
-	held heldRequests
-
 	// These are collected between two flushes.
-	collected
+	queue         []*produce           // Produce requests, in order
+	appends       replica.Appends      // the batches of the requests in queue
+	recompressed  []budget.Reservation // the memory of those batches that were recompressed
 	commits       []group.OffsetCommit // OffsetCommit requests, in order
 	pendingWeight int                  // the partitions of all these requests, and requestWeight for each
 
@@ -99,7 +100,14 @@ func (s *session) Flush() {
 		return
 	}
 	s.writeAppends()
-	s.answerOrWait()
+	var bytes, records int64
+	for i, p := range s.queue {
+		bytes, records = bytes+p.bytes, records+p.stored
+		p.answerOrWait()
+		s.queue[i] = nil
+	}
+	s.b.stats.bytesIn.Add(bytes)
+	s.b.stats.recordsIn.Add(records)
 	var pending coord.PendingCommit
 	if len(s.commits) > 0 {
 		pending = s.b.cfg.Groups.Commit(s.commits)
@@ -107,6 +115,20 @@ func (s *session) Flush() {
 	s.forgetRequests()
 	s.appends.Commit()
 	pending.Commit()
+}
+
+// writeAppends appends the collected batches, and gives back the memory of those that were
+// recompressed.
+func (s *session) writeAppends() {
+	s.appends.Write()
+	s.releaseRecompressed()
+}
+
+func (s *session) releaseRecompressed() {
+	for i := range s.recompressed {
+		s.recompressed[i].Release()
+	}
+	s.recompressed = s.recompressed[:0]
 }
 
 // forgetRequests empties the lists of collected requests.
@@ -125,7 +147,11 @@ func (s *session) Close() {
 	if s.peer != nil {
 		s.peer.Close()
 	}
-	s.drop()
+	s.appends.Drop()
+	s.releaseRecompressed()
+	for _, p := range s.queue {
+		p.memory.Release()
+	}
 	s.forgetRequests()
 	s.mu.Lock()
 	s.gone = true

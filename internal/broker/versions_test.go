@@ -15,7 +15,6 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/peer"
-	"github.com/leatstream/leat/internal/txn"
 )
 
 var writeProtocol = flag.Bool("write", false, "write docs/protocol.md from the table of APIs")
@@ -27,14 +26,16 @@ const (
 
 // The reasons why an API of Kafka's is not served.
 const (
-	noNextGroups  = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
-	noShareGroups = "Share groups (KIP-932) come later."
-	noStreams     = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
+	noTransactions = "Transactions come later, and no client may write their markers."
+	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
+	noShareGroups  = "Share groups (KIP-932) come later."
+	noStreams      = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
 )
 
 // unserved are the APIs that Kafka 4.3.1 advertises and we do not, with the reasons.
 func unserved() map[int16]string {
 	return map[int16]string{
+		27: noTransactions,
 		68: noNextGroups,
 		76: noShareGroups, 78: noShareGroups, 79: noShareGroups,
 		83: noShareGroups, 84: noShareGroups, 85: noShareGroups, 86: noShareGroups, 87: noShareGroups,
@@ -46,20 +47,21 @@ func unserved() map[int16]string {
 // remarks say for served APIs what they do not do.
 func remarks() map[int16]string {
 	empty := "There are no groups of this kind yet: GROUP_ID_NOT_FOUND."
+	refused := "There are no transactional ids yet: INVALID_PRODUCER_ID_MAPPING."
 	return map[int16]string{
-		10: "Coordinators of groups and of transactions; others are refused with INVALID_REQUEST.",
+		10: "Coordinators of groups; others are refused with INVALID_REQUEST.",
 		17: "Always ILLEGAL_SASL_STATE: a listener has no security yet.", 36: "Always ILLEGAL_SASL_STATE.",
-		22: "Two-phase commits (KIP-939) are not served.",
-		27: "For nodes of the cluster and administrators: advertised to nobody else.",
+		22: "Ids for idempotence; a transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED.",
+		24: refused, 25: refused, 26: refused, 28: refused,
 		29: "Always SECURITY_DISABLED, as in Kafka without an authorizer.", 30: "Always SECURITY_DISABLED.", 31: "Always SECURITY_DISABLED.",
 		34: "A node has one data directory; any other is LOG_DIR_NOT_FOUND.",
 		38: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED, as in Kafka without security.", 39: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
 		40: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.", 41: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
 		48: "Always empty: no quotas are enforced yet.", 49: "Setting a quota is refused with UNSUPPORTED_VERSION.",
 		50: "There are no users yet: RESOURCE_NOT_FOUND.", 51: "Giving a user credentials is refused with UNSUPPORTED_SASL_MECHANISM.",
-		57: "Raises the level of leat.metadata, and changes that of transaction.version; there is one level of each other feature.",
+		57: "Raises the level of leat.metadata; there is one level of each other feature.",
 		64: "A broker that is running is not taken out: POLICY_VIOLATION. Kafka takes it out, and it comes back.",
-		66: "A pattern that is very long when its repeats are written out is refused with INVALID_REGULAR_EXPRESSION.",
+		65: "There are no transactions yet: TRANSACTIONAL_ID_NOT_FOUND.", 66: "Always empty.",
 		69: empty, 77: empty, 89: empty,
 		80: "The cluster itself chooses the voters of its metadata: UNSUPPORTED_VERSION, as in Kafka where they are fixed.", 81: "UNSUPPORTED_VERSION.",
 	}
@@ -100,9 +102,9 @@ func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 
 // everyAPI are the APIs of a node that serves all that this version can, by their keys.
 func everyAPI() map[int16]api {
-	b := &Broker{cfg: Config{Groups: &group.Service{}, Txns: &txn.Service{}, Controller: &controller.Controller{}}}
+	b := &Broker{cfg: Config{Groups: &group.Service{}, Controller: &controller.Controller{}}}
 	all := map[int16]api{}
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), txnAPIs(b), adminAPIs(b), missingAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		for _, a := range list {
 			all[a.key] = a
 		}

@@ -16,15 +16,13 @@ type finalizedLevel struct {
 	Feature string `json:"feature"`
 	From    int16  `json:"from"`
 	To      int16  `json:"to"` // as From if there was nothing to raise
-	// Transactions is the same of the flow of transactions that clients use; nil: the cluster has no transactions.
-	Transactions *finalizedLevel `json:"transactions,omitempty"`
 }
 
 func (a *app) newClusterFinalize() *cobra.Command {
 	return &cobra.Command{
 		Use: "finalize", Short: "Finish an upgrade: let the metadata have what only the newer version of Leat knows", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		Long: `Raise the level of the metadata to the highest one that all nodes know, which finishes an upgrade of
-all of them, and have clients use the newest flow of transactions. Until then the nodes write only what the version before knows, so that the upgrade can be undone.
+all of them. Until then the nodes write only what the version before knows, so that the upgrade can be undone.
 Afterwards no older version of Leat can be started on their data, and no such node can join.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.withClient(cmd.Context(), a.finalizeLevel) },
 	}
@@ -44,24 +42,7 @@ func (a *app) finalizeLevel(ctx context.Context, cl *kgo.Client) error {
 			return err
 		}
 	}
-	if done.Transactions, err = raiseTransactions(ctx, cl); err != nil {
-		return err
-	}
 	return a.show(done, done.String)
-}
-
-// raiseTransactions has clients use the newest flow of transactions. The cluster refuses that if a node does not know
-// it.
-func raiseTransactions(ctx context.Context, cl *kgo.Client) (*finalizedLevel, error) {
-	levels, err := admin.DescribeFeature(ctx, cl, admin.TransactionLevels)
-	if err != nil || levels == nil {
-		return nil, err
-	}
-	done := &finalizedLevel{Feature: admin.TransactionLevels, From: levels.InForce, To: max(levels.InForce, levels.Highest)}
-	if done.To > done.From {
-		err = admin.RaiseLevel(ctx, cl, done.Feature, done.To)
-	}
-	return done, err
 }
 
 // planLevel chooses the level to which a cluster can be raised. Nodes that are fenced did not say what they
@@ -85,12 +66,8 @@ func planLevel(c *admin.Cluster) (finalizedLevel, error) {
 
 // String is the text for people.
 func (f finalizedLevel) String() string {
-	text := fmt.Sprintf("raised the level of %s from %d to %d\n", f.Feature, f.From, f.To)
 	if f.To == f.From {
-		text = fmt.Sprintf("the metadata have level %d of %s already, the highest one that all nodes know: there is nothing to do\n", f.From, f.Feature)
+		return fmt.Sprintf("the metadata have level %d of %s already, the highest one that all nodes know: there is nothing to do\n", f.From, f.Feature)
 	}
-	if t := f.Transactions; t != nil && t.To > t.From {
-		text += t.String()
-	}
-	return text
+	return fmt.Sprintf("raised the level of %s from %d to %d\n", f.Feature, f.From, f.To)
 }

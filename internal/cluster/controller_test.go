@@ -128,7 +128,7 @@ func (w *world) startMember(id int32, disk *vfs.Mem, o options, extend func(m *m
 // registrationOf is what a member registers.
 func registrationOf(m *member) *controller.Registration {
 	return &controller.Registration{Broker: meta.Broker{
-		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}, RaftID: m.quorum.Status().RaftID,
+		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}, RaftID: m.quorum.Status().RaftID,
 		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
 	}}
 }

@@ -4,7 +4,6 @@
 //	Controller     is the active controller, on whatever node it is: commands of this node, of others, and
 //	               of administrators reach it, and requests of clients
 //	Administrator  gives commands over a connection to any node
-//	Transactions   carries markers of transactions, and questions to their coordinators, as requests of Kafka's protocol
 //
 // Each has two sides. One calls other nodes, by the Links of this one. The other one is a list of
 // Handlers for its Door, which are served to those only who have proven themselves. What may wait there

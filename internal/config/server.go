@@ -44,13 +44,10 @@ type Server struct {
 	Replication Replication
 
 	Groups Groups
-	Txns   Txns
 
-	StateTopics
+	// The topics in which coordinators keep their state.
+	Offsets, Transactions, ShareState StateTopic
 }
-
-// StateTopics are the topics in which coordinators keep their state.
-type StateTopics struct{ Offsets, Transactions, ShareState StateTopic }
 
 // Storage are the settings of the logs' store.
 type Storage struct {
@@ -104,18 +101,6 @@ type Groups struct {
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
 	OffsetsCommitTimeout   time.Duration
-}
-
-// Txns are the settings of transactions.
-type Txns struct {
-	MaxTimeout     time.Duration
-	Expiration     time.Duration // of an id that is not used
-	ExpirationScan time.Duration
-	// VerifyPartitions tells whether the leader of a partition asks the coordinator before it takes the first records of a
-	// transaction.
-	VerifyPartitions bool
-	// AddWait is how long partitions that are added wait for the end of the transaction before; below 0: they do not wait.
-	AddWait time.Duration
 }
 
 // StateTopic are the settings with which a coordinator's topic is created.
@@ -184,28 +169,10 @@ func (v View) Server() Server {
 			OffsetsCommitTimeout:  r.readMillis("offsets.commit.timeout.ms"),
 		},
 
-		Txns: Txns{
-			MaxTimeout:       r.readMillis("transaction.max.timeout.ms"),
-			Expiration:       r.readMillis("transactional.id.expiration.ms"),
-			ExpirationScan:   r.readMillis("transaction.remove.expired.transaction.cleanup.interval.ms"),
-			VerifyPartitions: r.readBool("transaction.partition.verification.enable"),
-			AddWait:          r.readAddWait(),
-		},
-
-		StateTopics: StateTopics{
-			Offsets:      r.readStateTopic("offsets.topic.", ""),
-			Transactions: r.readStateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
-			ShareState:   r.readStateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
-		},
+		Offsets:      r.readStateTopic("offsets.topic.", ""),
+		Transactions: r.readStateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
+		ShareState:   r.readStateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
 	}
-}
-
-// readAddWait is below 0 if partitions that are added do not wait.
-func (r configReader) readAddWait() time.Duration {
-	if wait := r.readMillis("add.partitions.to.txn.retry.backoff.max.ms"); wait > 0 {
-		return wait
-	}
-	return -1
 }
 
 func (r configReader) readStateTopic(prefix, minISR string) StateTopic {

@@ -71,7 +71,7 @@ func TestManyPartitionsChangeInParts(t *testing.T) {
 func TestOnlyTheActiveControllerJudges(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	g := Registration{Broker: meta.Broker{ID: 1, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
+	g := Registration{Broker: meta.Broker{ID: 1, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
 	epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
@@ -98,7 +98,7 @@ func TestFirstLevelWritesNothingNew(t *testing.T) {
 	ctl := c.controller()
 	for _, process := range []byte{1, 2} {
 		g := Registration{Clean: true, Broker: meta.Broker{
-			Directory: meta.UUID{7}, Incarnation: meta.UUID{process}, RecordedEpoch: 9, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
+			Directory: meta.UUID{7}, Incarnation: meta.UUID{process}, RecordedEpoch: 9, Features: []meta.FeatureRange{meta.SupportedLevels()},
 		}}
 		ctl.ProcessEnded(0, 0)
 		epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)

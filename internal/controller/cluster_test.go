@@ -24,7 +24,7 @@ func join(tb testing.TB, ctl *Controller, id int32) (epoch int64) {
 
 func tryToJoin(ctx context.Context, ctl *Controller, id int32) (epoch int64, err error) {
 	g := Registration{Broker: meta.Broker{
-		ID: id, Incarnation: meta.UUID{1, byte(id)}, Listeners: []meta.Listener{{Host: "h", Port: 9092}}, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
+		ID: id, Incarnation: meta.UUID{1, byte(id)}, Listeners: []meta.Listener{{Host: "h", Port: 9092}}, Features: []meta.FeatureRange{meta.SupportedLevels()},
 	}}
 	epoch, refused, err := ctl.RegisterBroker(ctx, 0, &g)
 	if err == nil && refused == nil {
@@ -103,7 +103,7 @@ func (s *script) runCluster(out *strings.Builder, f []string) {
 
 // register takes a node, dir=x, process=x, prev=epoch, rack=x, cluster=x, levels=min-max, unsynced=topic, clean.
 func (s *script) register(out *strings.Builder, id int32, o map[string]string, clean bool) {
-	g := Registration{ClusterID: o["cluster"], Clean: clean, Broker: meta.Broker{ID: id, Rack: o["rack"], Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
+	g := Registration{ClusterID: o["cluster"], Clean: clean, Broker: meta.Broker{ID: id, Rack: o["rack"], Features: []meta.FeatureRange{meta.SupportedLevels()}}}
 	copy(g.Broker.Directory[:], o["dir"])
 	copy(g.Broker.Incarnation[:], fmt.Sprint(id, o["process"]))
 	if p, ok := o["prev"]; ok {

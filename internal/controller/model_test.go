@@ -570,7 +570,7 @@ func (w *modelWorld) start(n *modelNode) {
 	}
 	n.process++
 	g := Registration{PreviousEpoch: n.recorded, Clean: n.clean, Broker: meta.Broker{
-		ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Rack: fmt.Sprint(n.id % 2), Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
+		ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Rack: fmt.Sprint(n.id % 2), Features: []meta.FeatureRange{meta.SupportedLevels()},
 	}}
 	intact := false
 	switch {
@@ -875,7 +875,7 @@ func (w *modelWorld) heal() {
 				}
 				n.process++
 				n.up = w.register(n, &Registration{PreviousEpoch: n.recorded, Clean: true, Broker: meta.Broker{
-					ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Directory: n.directory, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
+					ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Directory: n.directory, Features: []meta.FeatureRange{meta.SupportedLevels()},
 				}})
 			}
 			w.beat(n)

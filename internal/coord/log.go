@@ -15,9 +15,6 @@ type Log interface {
 	// afterwards. AppendBatch calls no function that was given to Await, even if it reaches
 	// what that function waits for: the caller holds a lock. Commit calls it then.
 	AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error)
-	// AppendMarker is AppendBatch for a marker that ends a producer's transaction of the given version: with 2
-	// each of the producer's transactions has an epoch of its own.
-	AppendMarker(b record.Batch, e record.Epoch, version int16) (next record.Offset, err error)
 	// Commit commits all that was appended so far, to any log of this node. No lock may
 	// be held.
 	Commit()

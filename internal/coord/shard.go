@@ -120,8 +120,7 @@ func (sh *shard[M]) appendRecords(s *Step) (record.Offset, error) {
 	if len(b) > MaxBatch {
 		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b))
 	}
-	next, err := sh.log.AppendBatch(b, sh.epoch)
-	return sh.noteAppend(s.Now, next, err)
+	return sh.appendBatch(s.Now, b)
 }
 
 // appendMarker appends a step's marker. The caller holds mu.
@@ -130,12 +129,12 @@ func (sh *shard[M]) appendMarker(s *Step) (record.Offset, error) {
 	if err != nil {
 		return 0, err
 	}
-	next, err := sh.log.AppendMarker(b, sh.epoch, s.marker.Version)
-	return sh.noteAppend(s.Now, next, err)
+	return sh.appendBatch(s.Now, b)
 }
 
-// noteAppend takes the result of an append, and returns it. The caller holds mu.
-func (sh *shard[M]) noteAppend(now time.Time, next record.Offset, err error) (record.Offset, error) {
+// appendBatch appends a batch, and returns the offset after it. The caller holds mu.
+func (sh *shard[M]) appendBatch(now time.Time, b record.Batch) (record.Offset, error) {
+	next, err := sh.log.AppendBatch(b, sh.epoch)
 	if err == nil {
 		sh.end = next
 	}
@@ -414,7 +413,7 @@ func (sh *shard[M]) replayMarker(s *Step, b record.Batch) {
 		return
 	}
 	s.next = b.NextOffset()
-	t.EndTransaction(s, Marker{Producer: Producer{b.ProducerID(), b.ProducerEpoch()}, Marker: m})
+	t.EndTransaction(s, Marker{Producer{b.ProducerID(), b.ProducerEpoch()}, m})
 }
 
 var errNoProgress = errors.New("the log gives no batch that goes on from there")

@@ -35,9 +35,7 @@ func errorTable() []row {
 		{replica.ErrTimedOut, kerr.RequestTimedOut, kerr.CoordinatorNotAvailable},
 		{replica.ErrOffsetOutOfRange, kerr.OffsetOutOfRange, nil},
 		{replica.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber, nil},
-		{replica.ErrProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidProducerEpoch},
-		{replica.ErrCoordinatorFenced, kerr.TransactionCoordinatorFenced, kerr.TransactionCoordinatorFenced},
-		{replica.ErrTransactionState, kerr.InvalidTxnState, kerr.InvalidTxnState},
+		{replica.ErrProducerFenced, kerr.InvalidProducerEpoch, nil},
 		{replica.ErrDiskFull, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable}, // the client asks again: there may be room later
 		{replica.ErrBusy, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},     // the client asks again: the shortage may end
 		{replica.ErrFaulted, kerr.KafkaStorageError, kerr.NotCoordinator},           // the client looks for another coordinator

@@ -479,17 +479,16 @@ func (sv *Service) CommitInTransaction(by coord.Producer, req *kmsg.OffsetCommit
 	}
 }
 
-// EndTransaction writes the marker that ends a transaction into a partition of Topic. reply is called with nil when the marker
-// is committed. The caller must make the pending commit of the log, and may do so after more markers.
-func (sv *Service) EndTransaction(partition int32, end coord.Marker, reply func(error)) coord.PendingCommit {
-	pending, err := sv.rt.Stage(partition, func(_ *Machine, s *coord.Step) {
+// EndTransaction writes the marker that ends a transaction into a partition of Topic. It is called with nil when the marker is
+// committed.
+func (sv *Service) EndTransaction(partition int32, end coord.Marker, reply func(error)) {
+	err := sv.rt.Do(partition, func(_ *Machine, s *coord.Step) {
 		s.PutMarker(end)
 		s.Reply(reply)
 	})
 	if err != nil {
 		reply(err)
 	}
-	return pending
 }
 
 // Fetch answers the groups of an OffsetFetch, in order, each with its own code. A node without a

@@ -130,7 +130,7 @@ func (w *offsetsWorld) act() {
 			if err != nil {
 				w.tb.Fatal(err)
 			}
-		}).Commit()
+		})
 		w.did = append(w.did, entry{producer: producer, ends: true, commit: commit})
 	case n < 18:
 		w.deleteOffset(group, int32(w.rng.IntN(4)))
@@ -274,7 +274,7 @@ func TestPendingOffsetsAreBounded(t *testing.T) {
 		t.Fatalf("%d after %d commits, %d bytes are used", code, n, sv.MemoryUsed())
 	}
 	for id := range n {
-		sv.EndTransaction(0, coord.Marker{Producer: coord.Producer{ID: id}}, func(error) {}).Commit()
+		sv.EndTransaction(0, coord.Marker{Producer: coord.Producer{ID: id}}, func(error) {})
 	}
 	if used := sv.MemoryUsed(); used > 4096 {
 		t.Errorf("%d bytes are used when all have ended", used)

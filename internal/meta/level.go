@@ -28,14 +28,6 @@ func SupportedLevels() FeatureRange {
 	return FeatureRange{Name: LevelFeature, Min: LevelFirst, Max: LatestLevel}
 }
 
-// TransactionFeature is the name of the feature whose finalized level says which flow of transactions clients are to use:
-// with 2 each transaction has an epoch of its own, and partitions need not be added before they are written to (KIP-890).
-// Both flows are served at any level.
-const TransactionFeature = "transaction.version"
-
-// TransactionLevels are the levels of TransactionFeature that this version serves.
-func TransactionLevels() FeatureRange { return FeatureRange{Name: TransactionFeature, Min: 0, Max: 2} }
-
 // Level is the finalized level of LevelFeature.
 func (m *Image) Level() int16 { return m.Feature(LevelFeature) }
 

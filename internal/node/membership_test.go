@@ -104,7 +104,7 @@ func newMember(t *testing.T) *member {
 // join registers a node, which then asks to serve.
 func (m *member) join(t *testing.T, id int32, incarnation meta.UUID) (epoch int64) {
 	t.Helper()
-	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
+	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
 	epoch, refused, err := m.RegisterBroker(t.Context(), &g)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
@@ -383,7 +383,7 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	}
 	n := start(disk)
 	// Another node, which never serves a client.
-	other := controller.Registration{Broker: meta.Broker{ID: 2, Directory: meta.UUID{2}, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels(), {Name: "metadata.version", Min: 1, Max: 99}}}}
+	other := controller.Registration{Broker: meta.Broker{ID: 2, Directory: meta.UUID{2}, Features: []meta.FeatureRange{meta.SupportedLevels(), {Name: "metadata.version", Min: 1, Max: 99}}}}
 	epoch, refused, err := n.controller.RegisterBroker(t.Context(), n.clock(), &other)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)

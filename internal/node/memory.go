@@ -51,16 +51,15 @@ func availableMemory(root fs.FS) int64 {
 
 // sizes are how many bytes each use of memory may take.
 type sizes struct {
-	available    int64 // for the whole process
-	requests     int64 // receive buffers
-	peers        int64 // receive buffers that clients cannot take
-	work         int64 // work on requests, which budget.Budget divides into classes
-	parked       int64 // requests that wait for records
-	groups       int64 // the state of consumer groups
-	transactions int64 // the state of transactional ids
-	producers    int64 // what logs remember of idempotent producers
-	sessions     int64 // incremental fetch sessions
-	partitions   int   // how many partitions the cluster may have; not bytes
+	available  int64 // for the whole process
+	requests   int64 // receive buffers
+	peers      int64 // receive buffers that clients cannot take
+	work       int64 // work on requests, which budget.Budget divides into classes
+	parked     int64 // requests that wait for records
+	groups     int64 // the state of consumer groups
+	producers  int64 // what logs remember of idempotent producers
+	sessions   int64 // incremental fetch sessions
+	partitions int   // how many partitions the cluster may have; not bytes
 
 	connections int // how many connections clients may have; not bytes
 }
@@ -79,9 +78,6 @@ const (
 	manyRequests = 64 << 20 // enough for a thousand busy connections without large requests
 	groupShare   = 4        // groups take 1/groupShare of it, at most maxGroups
 	maxGroups    = 256 << 20
-
-	transactionShare = 32 // transactional ids take 1/transactionShare of it, at most maxTransactions
-	maxTransactions  = 256 << 20
 
 	producerShare = 16 // what logs remember of producers takes 1/producerShare of it, at most maxProducers
 	maxProducers  = 256 << 20
@@ -119,7 +115,6 @@ func sizesFor(available int64, s *config.Server) sizes {
 	if z.groups == 0 {
 		z.groups = min(available/groupShare, maxGroups)
 	}
-	z.transactions = min(available/transactionShare, maxTransactions)
 	z.producers = min(available/producerShare, maxProducers)
 	z.sessions = min(available/sessionShare, broker.MostFetchSessionBytes)
 	z.partitions = int(max(minPartitions, min(available/partitionShare/partitionBytes, controller.MaxPartitions)))
@@ -174,7 +169,7 @@ func (l heapLimit) apply(n *Node) {
 	if n.cfg.OwnsProcess {
 		debug.SetMemoryLimit(min(l.original, n.sizes.heapLimit(readLive(), n.heldForRequests())))
 		if parked := n.work.Usage(budget.Parked); os.Getenv("GOGC") == "" {
-			setPace(parked.Used >= parked.Limit/parkedShare || n.groups.MemoryUsed()+n.txns.MemoryUsed()+n.work.Usage(budget.Unsent).Used >= longHeld)
+			setPace(parked.Used >= parked.Limit/parkedShare || n.groups.MemoryUsed()+n.work.Usage(budget.Unsent).Used >= longHeld)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/quorum"
-	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
 )
 
@@ -31,9 +30,7 @@ type metricsCollector struct {
 }
 
 // producerMetrics are the metrics of what logs remember of idempotent producers.
-type producerMetrics struct {
-	producers, producerBytes, producerLimit, producersEvicted, oldestTransaction *prometheus.Desc
-}
+type producerMetrics struct{ producers, producerBytes, producerLimit, producersEvicted *prometheus.Desc }
 
 // connectionMetrics are the metrics of clients' connections.
 type connectionMetrics struct {
@@ -67,11 +64,10 @@ func newMetricsCollector(n *Node) *metricsCollector {
 			requestMemory: desc("request_memory_bytes", "Memory that requests being received take."),
 		},
 		producerMetrics: producerMetrics{
-			oldestTransaction: desc("transactions_oldest_open_seconds", "For how long the oldest transaction is open in a partition that this node leads, since its metrics were asked for first; 0: none is open."),
-			producers:         desc("producers", "Idempotent producers that the logs on this node remember; one that writes to several partitions counts in each."),
-			producerBytes:     desc("producer_memory_bytes", "Memory that those take, at most."),
-			producerLimit:     desc("producer_memory_limit_bytes", "Memory that those may take."),
-			producersEvicted:  desc("producers_evicted_total", "Producers that were forgotten before producer.id.expiration.ms, since there was no memory for all."),
+			producers:        desc("producers", "Idempotent producers that the logs on this node remember; one that writes to several partitions counts in each."),
+			producerBytes:    desc("producer_memory_bytes", "Memory that those take, at most."),
+			producerLimit:    desc("producer_memory_limit_bytes", "Memory that those may take."),
+			producersEvicted: desc("producers_evicted_total", "Producers that were forgotten before producer.id.expiration.ms, since there was no memory for all."),
 		},
 		workLimit:       desc("work_memory_limit_bytes", "Memory that work on requests may take, by kind of work.", "class"),
 		workUsed:        desc("work_memory_bytes", "Memory that work on requests has reserved, by kind of work.", "class"),
@@ -150,7 +146,6 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.producerBytes, now, p.Bytes)
 	value(g.producerLimit, now, p.Limit)
 	value(g.producersEvicted, count, p.Evicted)
-	out <- prometheus.MustNewConstMetric(g.oldestTransaction, now, replica.OldestTransaction(g.n.set).Seconds())
 	g.collectFaults(value)
 	out <- prometheus.MustNewConstMetric(g.clockAhead, now, time.Duration(g.n.clocks.ahead.Load()).Seconds())
 	free, total := g.n.store.DiskSpace()

@@ -69,12 +69,12 @@ type Node struct {
 	store      *storage.Store
 	set        *replica.Set
 	controller *controller.Controller
-	coordinators
-	broker   *broker.Broker
-	wire     *wire.Server
-	admin    *admin
-	serving  sync.WaitGroup
-	stopping sync.Once
+	groups     *group.Service
+	broker     *broker.Broker
+	wire       *wire.Server
+	admin      *admin
+	serving    sync.WaitGroup
+	stopping   sync.Once
 }
 
 // failure is the first failure after which a node must be stopped.
@@ -276,7 +276,6 @@ func (n *Node) openEngine() error {
 		Memory:     n.sizes.groups,
 		HasSession: func() bool { return hasSession(n) },
 	})
-	openTransactions(n)
 	n.registrar, n.applied, n.nodeLinks = n.peers.commands, n.quorum.Applied, &n.peers
 	return nil
 }
@@ -426,7 +425,6 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.groups != nil {
 		n.groups.Close()
 	}
-	n.closeTransactions()
 	if n.broker != nil {
 		n.broker.Drain()
 	}

@@ -30,8 +30,6 @@ const (
 	Commands                // calls that are answered soon
 	Metadata                // pulls of the metadata log and its snapshots, which may wait long
 	Clients                 // requests of clients for the active controller, which may wait and be large
-	Checks                  // questions of leaders to the coordinators of transactions
-	Markers                 // markers of those coordinators, which may wait for replicas
 	fetchers                // the first one of a fetcher
 )
 
@@ -48,10 +46,6 @@ func (p Purpose) String() string {
 		return "metadata"
 	case Clients:
 		return "clients"
-	case Checks:
-		return "checks"
-	case Markers:
-		return "markers"
 	default:
 		return fmt.Sprintf("fetcher %d", p-fetchers)
 	}

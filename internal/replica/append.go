@@ -175,12 +175,6 @@ func (p *Partition) appendItems(items []storage.Item) record.Epoch {
 // appendToLog appends the items to the log, or refuses all with ErrNotLeader if this node does
 // not lead in epoch e (NoEpoch: any). It returns the epoch.
 func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) record.Epoch {
-	if hasTransactional(items) {
-		p.verifications.mu.Lock()
-		defer p.verifications.mu.Unlock()
-		p.verifications.claimLocked(items)
-		defer p.verifications.noteAppendedLocked(items)
-	}
 	p.fence.RLock()
 	defer p.fence.RUnlock()
 	l, err := p.checkEpoch(record.NoEpoch, false)

@@ -15,19 +15,10 @@ import (
 // sync for acks=all. The caller must call Commit after it. AppendBatch ends no wait and wakes no
 // poll, since a coordinator holds its lock meanwhile: the commit does that.
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
-	return appendForCoordinator(p, storage.Item{Batch: b}, e)
-}
-
-// AppendMarker is AppendBatch for a marker that ends a producer's transaction of the given version, see Marker.
-func (p *Partition) AppendMarker(b record.Batch, e record.Epoch, version int16) (next record.Offset, err error) {
-	return appendForCoordinator(p, storage.Item{Batch: b, Claim: storage.Claim{Version: version}}, e)
-}
-
-func appendForCoordinator(p *Partition, it storage.Item, e record.Epoch) (next record.Offset, err error) {
 	if err := p.checkInSync(); err != nil {
 		return -1, err
 	}
-	items := []storage.Item{it}
+	items := []storage.Item{{Batch: b}}
 	p.appendToLog(items, e)
 	noteRefusal(p, items)
 	stored := countStored(items)

@@ -37,11 +37,6 @@ var (
 	ErrOutOfOrderSequence = storage.ErrOutOfOrderSequence
 	// ErrProducerFenced is returned for a batch with an older producer epoch than one seen before.
 	ErrProducerFenced = storage.ErrProducerFenced
-	// ErrCoordinatorFenced is returned for a marker of an older transaction coordinator than one seen before.
-	ErrCoordinatorFenced = storage.ErrCoordinatorFenced
-	// ErrTransactionState is returned for a batch that is not part of its producer's open transaction, and
-	// whose partition was not verified to be part of it.
-	ErrTransactionState = storage.ErrTransactionState
 	// ErrDiskFull is returned for an append that finds no room; nothing was stored.
 	ErrDiskFull = storage.ErrDiskFull
 	// ErrBusy says that the system has too few files or too little memory for a moment; nothing

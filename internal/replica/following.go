@@ -222,7 +222,6 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 	objects := fo.machine.IsObjecting()
 	p.mu.Unlock()
 	wakePolls(woken)
-	wakeCommitted(p)
 	if objects {
 		fo.objectToLeader(sl)
 	}
@@ -419,7 +418,6 @@ func (fo *following) finishStep(log *storage.Log) {
 	woken := fo.keepWatermarkLocked()
 	p.mu.Unlock()
 	wakePolls(woken)
-	wakeCommitted(p)
 }
 
 // keepWatermarkLocked makes the machine's high watermark the partition's. It returns the polls that
@@ -428,7 +426,7 @@ func (fo *following) keepWatermarkLocked() *Poll {
 	p, hw := fo.p, fo.machine.HighWatermark()
 	switch now := record.Offset(p.hw.Load()); {
 	case hw > now:
-		return raiseWatermarkLocked(p, hw)
+		return p.raiseWatermarkLocked(hw)
 	case hw < now: // the log was cut
 		p.hw.Store(int64(hw))
 		p.log.Load().SetHighWatermark(hw)

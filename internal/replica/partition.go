@@ -28,8 +28,6 @@ type Partition struct {
 	fence sync.RWMutex
 	begun record.Epoch // the last epoch that the log was told of; written with fence held for reading, and mu
 
-	verifications verifications
-
 	lead atomic.Pointer[Leadership]
 	gone atomic.Bool // the partition was deleted, or the set is closed
 
@@ -257,7 +255,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	hasNews := d.takeNewStart()
 	if hw > record.Offset(p.hw.Load()) {
 		hasNews = true
-		woken = raiseWatermarkLocked(p, hw)
+		woken = p.raiseWatermarkLocked(hw)
 		if readable = p.inSync.takeReached(hw); readable != nil {
 			failed = d.ackError(hw)
 		}
@@ -279,7 +277,6 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	completeWaits(trimmed, nil)
 	wakePolls(woken)
 	if hasNews {
-		wakeCommitted(p)
 		p.followers.wake(newsBytes)
 	}
 	if tick {
@@ -291,7 +288,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 }
 
 // raiseWatermarkLocked raises the high watermark, and returns the polls that this fires as a chain.
-func raiseWatermarkLocked(p *Partition, hw record.Offset) *Poll {
+func (p *Partition) raiseWatermarkLocked(hw record.Offset) *Poll {
 	p.hw.Store(int64(hw))
 	p.log.Load().SetHighWatermark(hw) // a checkpoint keeps it
 	p.audience.advanceTo(hw)
@@ -301,14 +298,9 @@ func raiseWatermarkLocked(p *Partition, hw record.Offset) *Poll {
 // setLeadership replaces the leadership. All waits end if the leader or the epoch is another
 // one. It does not open the log.
 func (p *Partition) setLeadership(l *Leadership) {
-	p.verifications.mu.Lock()
 	p.fence.Lock()
 	old := p.lead.Swap(l)
 	p.fence.Unlock()
-	if l.Epoch != old.Epoch {
-		p.verifications.outdateAll()
-	}
-	p.verifications.mu.Unlock()
 	leads, led := l.Leader == p.host.cfg.NodeID, old.Leader == p.host.cfg.NodeID
 	if !leads || l.Epoch != old.Epoch {
 		p.endWaits()
@@ -406,7 +398,4 @@ func (p *Partition) countForPolls(a arrival) {
 	}
 	p.mu.Unlock()
 	wakePolls(woken)
-	if hw >= a.end {
-		wakeCommitted(p)
-	}
 }

@@ -18,8 +18,8 @@
 // A Transport carries these messages; without one this node neither follows nor changes in-sync sets.
 //
 // Any goroutine may call anything here, with these exceptions: one goroutine at a time uses an
-// Appends, and one at a time calls Apply and Close of the Set. Locks, in order: verifications.mu,
-// Partition.fence, the log's own, Partition.mu; no other lock is held while host.mu, fetcher.mu, followerSession.mu,
+// Appends, and one at a time calls Apply and Close of the Set. Locks, in order: Partition.fence,
+// the log's own, Partition.mu; no other lock is held while host.mu, fetcher.mu, followerSession.mu,
 // followerSessions.mu, proposer.mu or quota.mu is. No lock is held while a Completer or a Waker runs.
 package replica
 
@@ -54,7 +54,6 @@ type Set struct {
 
 	fetchers fetchers
 	sessions followerSessions
-	ages     transactionAges
 
 	cancel context.CancelFunc // ends the goroutines
 	work   sync.WaitGroup

@@ -11,13 +11,11 @@ import (
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
-	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // Item is one batch to append, and the outcome.
 type Item struct {
 	Batch record.Batch  // checked by the caller; Append writes offset and epoch into it
-	Claim Claim         // what the caller knows of the transaction of the batch; only Append asks
 	Base  record.Offset // out: its base offset; of a duplicate, the one that it got the first time
 	Next  record.Offset // out: the offset after its last record
 	Start record.Offset // out: the log's start offset
@@ -42,10 +40,6 @@ type writer struct {
 	failed    error    // why an item of the present call was not stored; nil: all were so far
 	next      record.Offset
 	jitter    int64 // ms that the active segment is rolled earlier
-
-	changes  []transaction.Change // of bufs: what they do to transactions
-	firstTxn record.Offset        // of bufs: the first batch of a transaction; transaction.None: no batch is of one
-	markers  int                  // of bufs
 }
 
 // placed is an item of a run. A retry repeats a batch of the same run, and fails if that does.
@@ -188,11 +182,6 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	} else if done, err := w.checkProducer(it); done || err != nil {
 		return err
 	}
-	if b.Transactional() {
-		if err := admitTransaction(&l.s.keeper); err != nil {
-			return err
-		}
-	}
 	if err := l.s.space.Take(int64(len(b))); err != nil {
 		l.s.keeper.wakeUp() // it removes what only waits for its time
 		return err
@@ -227,7 +216,7 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	it.Base, it.Next = base, b.NextOffset()
 	w.next = it.Next
 	if b.ProducerID() >= 0 {
-		w.noteTransaction(b, w.producers.Apply(b, now))
+		w.producers.Apply(b, now)
 	}
 	w.gap = w.gap || base != end
 	w.run, w.bufs, w.bytes = append(w.run, placed{it: it}), append(w.bufs, b), w.bytes+int64(len(b))
@@ -265,9 +254,9 @@ func (w *writer) checkProducer(it *Item) (done bool, err error) {
 	if it.Batch.ProducerID() < 0 {
 		return false, nil
 	}
-	earlier, duplicate, err := w.producers.Check(it.Batch, it.Claim)
+	earlier, duplicate, err := w.producers.Check(it.Batch)
 	if err != nil || !duplicate {
-		return false, nameTransactionError(err)
+		return false, err
 	}
 	it.Dup, it.Base, it.Next = true, earlier.Base, earlier.LastOffset+1
 	if earlier.AppendTime {
@@ -322,9 +311,6 @@ func (w *writer) isRollDue(g *segment.Segment, b record.Batch, base record.Offse
 	if offsets+len(w.bufs) >= o.IndexBytes/8 || times+len(w.bufs) >= o.IndexBytes/12-1 {
 		return true
 	}
-	if w.markers+len(w.l.txns.view.Aborted()) >= maxAborts {
-		return true
-	}
 	return o.SegmentAge > 0 && g.Age(b.MaxTimestamp(), now) > o.SegmentAge.Milliseconds()-w.jitter
 }
 
@@ -351,7 +337,6 @@ func (w *writer) writeRun() {
 	clear(w.run) // so that neither items nor bytes stay in memory
 	clear(w.bufs)
 	w.run, w.bufs, w.bytes, w.gap = w.run[:0], w.bufs[:0], 0, false
-	w.changes, w.firstTxn, w.markers = w.changes[:0], transaction.None, 0
 	w.next = l.end.Next
 }
 
@@ -395,9 +380,6 @@ func (w *writer) publishRun() {
 		end = b.NextOffset()
 	}
 	l.end = Position{at.Segment, at.Pos + w.bytes, w.next}
-	if w.firstTxn != transaction.None {
-		w.publishTransactionsLocked()
-	}
 	l.snapshots.bytes += w.bytes
 	wantsSync := false
 	if w.mode == durable {
@@ -439,9 +421,6 @@ func (w *writer) rollSegment(next record.Offset) error {
 		if err := old.Seal(); err != nil {
 			return l.explainError(old, err)
 		}
-		if err := w.sealAborts(old); err != nil {
-			return l.explainError(old, err)
-		}
 	}
 	if !made {
 		if err := l.s.dirs.makeDir(l.name, l.id); err != nil {
@@ -474,7 +453,6 @@ func (w *writer) rollSegment(next record.Offset) error {
 	segs := make([]*segment.Segment, len(l.segs), len(l.segs)+1)
 	copy(segs, l.segs)
 	l.segs, l.end = append(segs, g), Position{g, 0, next}
-	l.txns.view.SetAborted(nil) // those of the segments before are in files
 	w.next = next
 	if l.stable.Segment == nil {
 		l.stable = l.end

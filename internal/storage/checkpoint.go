@@ -257,7 +257,6 @@ func (l *Log) notePoint(to Position) {
 	// A power cut may take records beyond Next. The snapshot must not count as the truth about
 	// them, and the high watermark must not cover others that are appended in their place.
 	p.ProducersAt, p.HighWatermark = min(p.ProducersAt, p.Next), min(p.HighWatermark, p.Next)
-	noteTransactionsLocked(l, &p)
 	if logState(l.state.Load()) != logDeleted {
 		l.s.points.Set(l.id, p)
 	}
@@ -286,9 +285,8 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 	}
 	l.pub.Unlock()
 	var b []byte
-	var aborts activeAborts
 	if due {
-		b, aborts = ps.Encode(), copyAborts(l)
+		b = ps.Encode()
 		ps.SetChanged(false)
 	}
 	l.mu.Unlock()
@@ -296,9 +294,7 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 		return false, nil
 	}
 	name := segment.FileName(at, snapshotSuffix)
-	if err = aborts.save(sync); err == nil { // before the snapshot, behind which an opening reads the log
-		err = l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(name), b, sync) })
-	}
+	err = l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(name), b, sync) })
 	if err != nil {
 		l.mu.Lock()
 		ps.SetChanged(true)

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +46,6 @@ type modelLog struct {
 	cutting   record.Offset  // it is being truncated to there; -1: it is not
 	unopened  bool           // since a crash
 	lossy     bool           // a power cut may have taken records, since it was opened
-	txns      []modelTxn     // the batches of transactions, in order
 	deleted   *modelLog      // the one that had the same identity: a crash may undo its deletion while this one has nothing
 }
 
@@ -61,7 +61,6 @@ func (m *modelLog) clone() *modelLog {
 	c.records = append([]int64(nil), m.records...)
 	c.epochs = append([]record.Epoch(nil), m.epochs...)
 	c.sent = append([]sent(nil), m.sent...)
-	c.txns = append([]modelTxn(nil), m.txns...)
 	return &c
 }
 
@@ -72,7 +71,6 @@ func (m *modelLog) cutAt(end record.Offset) {
 	m.committed, m.sure = min(m.committed, end), min(m.sure, end)
 	m.high, m.highKept = min(m.high, end), min(m.highKept, end)
 	m.dropSent(end)
-	m.dropTxns(end)
 }
 
 func (m *modelLog) dropSent(end record.Offset) {
@@ -135,8 +133,6 @@ type world struct {
 
 	hardship // see TestCrashInHardship
 
-	transacts bool // there are transactions in this world, and the store admits them
-
 	crowded bool          // see TestCrashInCrowd
 	crowdAt map[int32]int // the producer's sequence in the last append -> crowd of sent
 }
@@ -148,7 +144,6 @@ func newWorld(tb testing.TB, seed uint64) *world {
 	w := &world{tb: tb, rng: rand.New(rand.NewPCG(seed, 1)), mem: vfs.NewMem()}
 	w.cfg = testConfig(nil, "data")
 	w.cfg.Journal = 1 << 17
-	w.transacts = seed%4 != 0
 	w.cfg.SyncTogether = int(1 + seed%3)                         // so that the volume is synced as a whole, or not
 	w.cfg.SyncAlone = []int64{1, 1000, syncAlone}[w.rng.IntN(3)] // rounds of one file: a sync of it, both, the journal
 	for i := range modelLogs {
@@ -350,7 +345,23 @@ func (w *world) numbers(m *modelLog, n, size int, seq int32) (record.Batch, []in
 		bu.SetProducer(100+w.lastNum, 0, 0)
 		w.mu.Unlock()
 	}
-	return w.fillNumbers(&bu, n, size)
+	var nums []int64
+	w.mu.Lock()
+	for range n {
+		w.lastNum++
+		nums = append(nums, w.lastNum)
+	}
+	w.mu.Unlock()
+	for _, num := range nums {
+		v := make([]byte, 8+w.rng.IntN(size))
+		binary.BigEndian.PutUint64(v, uint64(num))
+		bu.Append(1_700_000_000_000+num, nil, v)
+	}
+	b, err := bu.Build()
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return b, nums
 }
 
 // append appends some batches to the i-th log. The model has them before they are written,
@@ -369,14 +380,9 @@ func (w *world) append(i int) {
 		w.appendAt(i, size)
 		return
 	}
-	w.admitTransactions()
 	var items []Item
 	w.crowdAt = map[int32]int{}
 	for range 1 + w.rng.IntN(3) {
-		if w.pickTransaction() {
-			items = append(items, w.transact(m))
-			continue
-		}
 		n, seq := 1+w.rng.IntN(3), int32(-1)
 		if w.rng.IntN(2) == 0 {
 			seq = m.seq
@@ -411,13 +417,6 @@ func (w *world) appendAt(i, size int) {
 	var items []Item
 	first := int(m.written)
 	for range 1 + w.rng.IntN(3) {
-		if w.pickTransaction() {
-			it := w.transact(m)
-			it.Batch.SetBaseOffset(m.txns[len(m.txns)-1].base)
-			it.Batch.SetLeaderEpoch(w.epoch)
-			items = append(items, it)
-			continue
-		}
 		n := 1 + w.rng.IntN(3)
 		b, nums := w.numbers(m, n, size, -1)
 		w.mu.Lock()
@@ -485,7 +484,6 @@ func (w *world) someFailed(m *modelLog, items []Item, first int) bool {
 	nums, epochs := append([]int64(nil), m.records[first:]...), m.epochs[first:]
 	m.records, m.epochs = m.records[:first], append([]record.Epoch(nil), m.epochs[:first]...)
 	m.dropSent(record.Offset(first))
-	m.dropTxns(record.Offset(first))
 	at := first
 	for _, it := range items {
 		n := int(it.Batch.Count())
@@ -511,9 +509,6 @@ func (w *world) stored(m *modelLog, it Item, nums []int64) {
 		w.tb.Fatalf("%s: base %d, want %d", m.topic, it.Base, len(m.records))
 	}
 	m.add(it.Batch.LeaderEpoch(), nums...)
-	if it.Batch.Transactional() {
-		m.txns = append(m.txns, newModelTxn(it.Batch, it.Base))
-	}
 	if it.Batch.ProducerID() != modelProducer {
 		return
 	}
@@ -808,7 +803,6 @@ func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
 	}
 	committed, _ := l.Committed()
 	w.compare(i, m, l, start, committed)
-	w.compareTransactions(i, m, l, start, end)
 	return end
 }
 
@@ -864,13 +858,7 @@ func (w *world) compareBatch(i int, m *modelLog, l *Log, b record.Batch, from re
 			w.tb.Fatalf("log %d lacks record %d at %d", i, m.records[from], from)
 		}
 	}
-	var nums []int
-	if b.Control() {
-		nums = []int{isMarker}
-	} else {
-		nums = values(w.tb, []record.Batch{b})
-	}
-	for k, v := range nums {
+	for k, v := range values(w.tb, []record.Batch{b}) {
 		o := b.BaseOffset() + record.Offset(k)
 		if m.records[o] != int64(v) {
 			w.tb.Fatalf("log %d has record %d at %d, want %d", i, v, o, m.records[o])

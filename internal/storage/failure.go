@@ -22,11 +22,6 @@ var (
 	ErrOutOfOrderSequence = producer.ErrOutOfOrderSequence
 	// ErrProducerFenced is returned for a batch with an older producer epoch than one seen before.
 	ErrProducerFenced = producer.ErrFenced
-	// ErrCoordinatorFenced is returned for a marker of an older transaction coordinator than one seen before.
-	ErrCoordinatorFenced = producer.ErrCoordinatorFenced
-	// ErrTransactionState is returned for a batch that is not part of its producer's open
-	// transaction, and which no Claim says to be verified.
-	ErrTransactionState = producer.ErrTransactionState
 	// ErrDiskFull is returned for an append that would use the reserved space; nothing was stored.
 	ErrDiskFull = space.ErrFull
 	// ErrBusy is returned if the system is short of something for a moment, such as file

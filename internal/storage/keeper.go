@@ -42,7 +42,6 @@ type keeper struct {
 
 	bytes  atomic.Int64 // appended since the last checkpoint
 	urgent atomic.Bool  // a checkpoint is wanted now
-	txns   admission
 
 	mu        sync.Mutex
 	listed    []*Log          // guarded by mu: logs that the next checkpoint looks at
@@ -501,7 +500,7 @@ func (k *keeper) handleFailure(l *Log, err error) {
 // the points file first.
 func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 	s := k.s
-	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load(), Transactional: k.txns.wanted.Load()}
+	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load()}
 	points, many := s.points.Changed()
 	if many {
 		all := sheet
@@ -517,7 +516,6 @@ func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 		return fmt.Errorf("writing the checkpoint file: %w", err)
 	}
 	s.remembered.Store(sheet.Metadata)
-	k.txns.noteSaved(&sheet)
 	// Recovery begins with the file before this one if this one rots, so only rounds before the
 	// mark of that file may be recycled.
 	s.journal.Recycle(min(k.previous.Round, at.Round))
@@ -549,7 +547,7 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 	}
 	err := k.checkpointLocked(opened)
 	if err == nil { // the points file gets all points
-		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All(), Transactional: k.txns.wanted.Load()}
+		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All()}
 		if err = k.base.Save(&all); err == nil {
 			k.s.points.NoteWritten(all.Points)
 			err = k.saveCheckpoint(k.previous)

@@ -11,7 +11,6 @@ import (
 	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
-	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // Options are one log's settings, from its topic's configs.
@@ -131,7 +130,6 @@ type Log struct {
 	snapshots snapshots          // guarded by pub
 	due       due                // guarded by pub
 	entered   entered            // guarded by pub
-	txns      transactions
 }
 
 // Position is a position in a log's files, and the offset there. A log's end is one Position, which
@@ -167,7 +165,6 @@ func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *
 	l := &Log{health: health{log: s.log, name: name, count: &s.faults.count}, s: s, id: id, dir: segment.NewDir(s.pathOf(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
 	l.oldest = segment.TimeUnknown
-	l.txns.first.Store(int64(transaction.None))
 	l.snapshots = snapshots{newest: -1, truthTo: -1}
 	return l
 }

@@ -82,7 +82,6 @@ func (s *Store) recoverDir() error {
 	}
 	s.metadata.Store(used)
 	s.remembered.Store(used)
-	k.txns.noteSaved(hot, base)
 	if err := s.syncs.readNote(); err != nil {
 		return err
 	}
@@ -129,7 +128,7 @@ func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 		return err
 	}
 	k := &s.keeper
-	sheet := checkpoint.Sheet{Journal: s.journal.ID(), Metadata: s.metadata.Load(), Transactional: s.keeper.txns.wanted.Load()}
+	sheet := checkpoint.Sheet{Journal: s.journal.ID(), Metadata: s.metadata.Load()}
 	// The run of a node is noted after its first checkpoint and before its first record.
 	lost := s.journal.HasFiles() || k.checkpoint.WereSaved() || s.cfg.Run.Last().Epoch > 0
 	found := false
@@ -763,7 +762,7 @@ func (r *replay) cutFiles(dir string, base record.Offset, pos int64) error {
 		switch {
 		case !ok || at < base:
 		case at > base:
-			for _, suffix := range []string{segment.LogSuffix, segment.IndexSuffix, segment.TimeSuffix, segment.TxnSuffix} {
+			for _, suffix := range []string{segment.LogSuffix, segment.IndexSuffix, segment.TimeSuffix} {
 				if err := s.fs.Remove(s.pathOf(dir, segment.FileName(at, suffix))); err != nil {
 					return err
 				}

@@ -12,7 +12,6 @@ import (
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
-	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // Truncate removes all records at an offset and beyond it: the log ends with the last batch that
@@ -134,67 +133,12 @@ type truncation struct {
 	last record.Offset // the offset after the last record that stays
 	// leavesGap tells that the next batch does not follow that record, so the log's files have a gap.
 	leavesGap bool
-
-	firstTxn  record.Offset    // no batch that stays and lies below it is of a transaction; transaction.None: none that stays is
-	view      transaction.View // of the log when it is cut
-	producers producer.State   // those at the cut of which the log has batches, if it has transactions then
-}
-
-// findTransactions finds out which transactions are open at the place of the cut, and which were aborted
-// before it: it reads the log behind a producer snapshot, or all of it.
-func (t *truncation) findTransactions() error {
-	l := t.l
-	if t.firstTxn = transaction.None; !l.txns.anyBelow(t.last) {
-		return nil
-	}
-	t.firstTxn = l.txns.firstOffset()
-	if err := l.prepareWriterLocked(); err != nil {
-		return err
-	}
-	ld := &loading{l: l, ps: &t.producers, to: t.last, now: time.Now().UnixMilli()}
-	snapshots, truthTo := t.listSnapshots()
-	if err := ld.readSnapshot(snapshots, truthTo); err != nil {
-		return err
-	}
-	high := record.Offset(l.highWatermark.Load())
-	ld.beginView(min(high, t.last), l.txns.view.StableEnd(high))
-	segs := l.segments()
-	if _, err := ld.applySegments(segs[:slices.Index(segs, t.at.Segment)+1]); err != nil {
-		return err
-	}
-	t.view = ld.view
-	return nil
-}
-
-// listSnapshots lists the producer snapshots that have all producers without batches in the log, in their
-// order, and the offset up to which the last one is the truth, or there were no producers if there is none.
-func (t *truncation) listSnapshots() (list []record.Offset, truthTo record.Offset) {
-	l, end := t.l, t.at.Next
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	first, newest := l.segs[0].Base(), l.snapshots.newest
-	for _, at := range append(slices.Clone(l.snapshots.older), newest) {
-		if at >= first && at <= end {
-			list = append(list, at)
-		}
-	}
-	switch {
-	case newest < 0 && first <= 0 || len(list) > 0 && list[len(list)-1] == newest:
-		truthTo = min(l.snapshots.truthTo, t.last)
-	case len(list) > 0:
-		truthTo = list[len(list)-1]
-	}
-	return list, truthTo
 }
 
 // keepProducers writes a snapshot of the producers as they are at the place of the cut, if those in removed
-// segments are in snapshots beyond it only. It is on disk before the cut is announced. It finds out what the
-// log knows of transactions there, too.
+// segments are in snapshots beyond it only. It is on disk before the cut is announced.
 func (t *truncation) keepProducers() error {
 	l, end := t.l, t.at.Next
-	if err := t.findTransactions(); err != nil {
-		return err
-	}
 	l.pub.Lock()
 	known := l.segs[0].Base() <= 0 // all batches are in the log
 	for _, at := range append(slices.Clone(l.snapshots.older), l.snapshots.newest) {
@@ -212,8 +156,7 @@ func (t *truncation) keepProducers() error {
 	if err := cut.Decode(bytes.NewReader(l.writer.producers.Encode()), now); err != nil {
 		return err
 	}
-	cut.CutAt(end)
-	if cut.Adopt(&t.producers); cut.Len() == 0 {
+	if cut.CutAt(end); cut.Len() == 0 {
 		return nil
 	}
 	err := l.dir.Do(func() error {
@@ -246,8 +189,6 @@ func (t *truncation) cutLog() error {
 	l.owed.Store(0)
 	l.epochs = l.epochs.Cut(at.Next)
 	l.due.epochs = true
-	l.txns.view, l.txns.isLoaded = t.view, true
-	l.txns.first.Store(int64(t.firstTxn))
 	if t.leavesGap {
 		l.hasGaps = true
 		at.Segment.AllowGaps()
@@ -269,11 +210,6 @@ func (t *truncation) cutLog() error {
 		l.stable.Segment = last
 	}
 	l.pub.Unlock()
-	if aborts := copyAborts(l); aborts.g != nil {
-		if err := aborts.save(false); err != nil { // the next opening makes it anew
-			l.s.log.Debug("an index of aborted transactions could not be written", "log", l.name, "err", err)
-		}
-	}
 	for _, g := range dropped {
 		if err := l.s.keeper.removeSegment(l, g); err != nil {
 			return err

@@ -29,10 +29,6 @@ type memLog struct {
 	room    int // how many batches the disk takes; below 0: any number
 }
 
-func (l *memLog) AppendMarker(b record.Batch, e record.Epoch, _ int16) (record.Offset, error) {
-	return l.AppendBatch(b, e)
-}
-
 func (l *memLog) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,7 +12,7 @@
 // A file is, in big endian:
 //
 //	0   magic "LEATCKPT"
-//	8   version 2, zeros 2; version 3 is written where logs may have transactions, else 2
+//	8   version 2, zeros 2
 //	12  checksum (CRC-32C) of the bytes from 8 to 12 and from 16 on 4
 //	16  length of everything from 28 on 4
 //	20  generation 8: it rises with each file that is written, of either pair
@@ -24,13 +24,12 @@
 // and a point
 //
 //	0   topic id 16, partition 4
-//	20  flags 1: 1 vouched, 2 gaps, 4 lost, 8 transactional
+//	20  flags 1: 1 vouched, 2 gaps, 4 lost
 //	21  segment's base offset 8, position 8, next offset 8
 //	45  start 8, high watermark 8
 //	61  snapshot 8, producers' offset 8
 //	77  oldest time 8
 //	85  bytes of the segments before that one 8; version 1 has no such field
-//	93  first offset of transactions 8, last stable offset 8; versions 1 and 2 have no such fields
 //
 // A file of a newer version is refused (ErrNewer). The version is that of the whole store: a
 // change of the format of any of its files must raise it, and the program must save a
@@ -80,10 +79,6 @@ type Point struct {
 	// Closed is the number of bytes of the segments before Base, beginning with the one with
 	// Start; BytesUnknown if it is unknown. If the directory has fewer it is damaged.
 	Closed int64
-
-	Transactional    bool          // the log has batches of transactions
-	TransactionsFrom record.Offset // if Transactional: no batch below it is of a transaction
-	Stable           record.Offset // if Transactional: the last stable offset below HighWatermark
 }
 
 // BytesUnknown stands for a number of bytes that is not known.
@@ -91,18 +86,15 @@ const BytesUnknown int64 = -1
 
 // These are the flags and the lengths of a point in a file.
 const (
-	flagVouched       = 1
-	flagGaps          = 2
-	flagLost          = 4
-	flagTransactional = 8
+	flagVouched = 1
+	flagGaps    = 2
+	flagLost    = 4
 
-	pointLen  = 16 + 4 + 1 + 11*8
-	pointLen2 = pointLen - 2*8 // in version 2
-	pointLen1 = pointLen2 - 8  // in version 1
+	pointLen  = 16 + 4 + 1 + 9*8
+	pointLen1 = pointLen - 8 // in version 1
 )
 
-// appendPoint appends a point as a version has it.
-func appendPoint(b []byte, id record.LogID, p Point, v uint16) []byte {
+func appendPoint(b []byte, id record.LogID, p Point) []byte {
 	b = append(b, id.Topic[:]...)
 	b = be.AppendUint32(b, uint32(id.Partition))
 	flags := byte(0)
@@ -115,19 +107,12 @@ func appendPoint(b []byte, id record.LogID, p Point, v uint16) []byte {
 	if p.Lost {
 		flags |= flagLost
 	}
-	if p.Transactional {
-		flags |= flagTransactional
-	}
 	b = append(b, flags)
-	for _, n := range [...]int64{
+	for _, v := range [...]int64{
 		int64(p.Base), p.Pos, int64(p.Next), int64(p.Start), int64(p.HighWatermark),
 		int64(p.Snapshot), int64(p.ProducersAt), p.Oldest, p.Closed,
 	} {
-		b = be.AppendUint64(b, uint64(n))
-	}
-	if v == version {
-		b = be.AppendUint64(b, uint64(p.TransactionsFrom))
-		b = be.AppendUint64(b, uint64(p.Stable))
+		b = be.AppendUint64(b, uint64(v))
 	}
 	return b
 }
@@ -142,12 +127,8 @@ func decodePoint(b []byte) (record.LogID, Point) {
 		Snapshot: record.Offset(v(5)), ProducersAt: record.Offset(v(6)), Oldest: v(7),
 		Closed: BytesUnknown,
 	}
-	if len(b) > pointLen1 {
+	if len(b) == pointLen {
 		p.Closed = v(8)
-	}
-	if len(b) > pointLen2 {
-		p.Transactional = b[20]&flagTransactional != 0
-		p.TransactionsFrom, p.Stable = record.Offset(v(9)), record.Offset(v(10))
 	}
 	return id, p
 }
@@ -155,7 +136,7 @@ func decodePoint(b []byte) (record.LogID, Point) {
 // isSane tells whether the numbers are possible for a log.
 func (p *Point) isSane() bool {
 	return p.Base >= 0 && p.Pos >= 0 && p.Next >= p.Base && p.Start >= 0 && p.HighWatermark >= 0 &&
-		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown && p.TransactionsFrom >= 0 && p.Stable >= 0
+		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown
 }
 
 // Size is a segment's base and its number of bytes.
@@ -203,16 +184,12 @@ type Sheet struct {
 	At         Mark   // at which recovery begins
 	Metadata   uint64 // index up to which this store has followed the cluster's metadata
 	Points     map[record.LogID]Point
-	// Transactional says that logs may have transactions. A version of this program that does not know
-	// them must not read such a directory.
-	Transactional bool
 }
 
 const (
 	magic     = "LEATCKPT"
 	oldMagic  = "LEATCP0" // of versions before 0.1, whose format was not promised
-	version   = 3
-	version2  = 2 // without transactions, so that earlier versions of this program read it
+	version   = 2
 	headLen   = 28
 	markLen   = 4 + 8 + 8 + 4
 	beforeLen = 16 + markLen + 8 + 4
@@ -232,11 +209,7 @@ var (
 func (s *Sheet) Encode() []byte {
 	b := make([]byte, headLen, headLen+beforeLen+len(s.Points)*pointLen)
 	copy(b, magic)
-	v := uint16(version2)
-	if s.hasTransactions() {
-		v = version
-	}
-	be.PutUint16(b[8:], v)
+	be.PutUint16(b[8:], version)
 	b = append(b, s.Journal[:]...)
 	b = be.AppendUint32(b, uint32(s.At.File))
 	b = be.AppendUint64(b, uint64(s.At.Pos))
@@ -245,25 +218,12 @@ func (s *Sheet) Encode() []byte {
 	b = be.AppendUint64(b, s.Metadata)
 	b = be.AppendUint32(b, uint32(len(s.Points)))
 	for _, id := range slices.SortedFunc(maps.Keys(s.Points), record.LogID.Compare) { // equal points have equal bytes
-		b = appendPoint(b, id, s.Points[id], v)
+		b = appendPoint(b, id, s.Points[id])
 	}
 	be.PutUint32(b[16:], uint32(len(b)-headLen))
 	be.PutUint64(b[20:], s.Generation)
 	be.PutUint32(b[12:], checksum(b))
 	return b
-}
-
-// hasTransactions tells whether logs may have transactions.
-func (s *Sheet) hasTransactions() bool {
-	if s.Transactional {
-		return true
-	}
-	for _, p := range s.Points {
-		if p.Transactional {
-			return true
-		}
-	}
-	return false
 }
 
 // checksum is the checksum of a file. It covers the version, so that a flipped bit in the
@@ -293,10 +253,8 @@ func Decode(b []byte) (*Sheet, error) {
 		return nil, fmt.Errorf("%w (format %d, this version knows %d)", ErrNewer, v, version)
 	} else if v == 1 {
 		size = pointLen1
-	} else if v == version2 {
-		size = pointLen2
 	}
-	s := &Sheet{Generation: be.Uint64(b[20:]), Points: map[record.LogID]Point{}, Transactional: be.Uint16(b[8:]) == version}
+	s := &Sheet{Generation: be.Uint64(b[20:]), Points: map[record.LogID]Point{}}
 	if b = b[headLen:]; len(b) < beforeLen {
 		return nil, fmt.Errorf("%w: it is cut short", ErrNotWhole)
 	}
@@ -404,7 +362,7 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next, star
 	if !ok || p.Next <= next && p.HighWatermark <= high {
 		return
 	}
-	p.HighWatermark, p.Stable = min(p.HighWatermark, high), min(p.Stable, next) // they say nothing of the records that come in their place
+	p.HighWatermark = min(p.HighWatermark, high) // it says nothing of the records that come in their place
 	t.changed[id] = struct{}{}
 	if p.Next <= next {
 		t.all[id] = p

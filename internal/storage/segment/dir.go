@@ -17,12 +17,8 @@ const (
 	LogSuffix     = ".log"
 	IndexSuffix   = ".index"
 	TimeSuffix    = ".timeindex"
-	TxnSuffix     = ".txnindex"
 	DeletedSuffix = ".deleted" // appended to the name of a file that is going to be removed
 )
-
-// fileSuffixes lists the files that a segment may have.
-func fileSuffixes() []string { return []string{LogSuffix, IndexSuffix, TimeSuffix, TxnSuffix} }
 
 // CutMark is the name of a file that is in a log's directory while something is taken away there:
 // the end of a segment, segments, snapshots. Whoever finds it knows that some of what is gone may

@@ -10,7 +10,6 @@
 //	00000000000000000000.log        record batches, one after the other
 //	00000000000000000000.index      (last offset of a batch less the base, its position), 4 bytes each
 //	00000000000000000000.timeindex  (largest timestamp so far, the last offset of its batch less the base), 8 and 4 bytes
-//	00000000000000000000.txnindex   aborted transactions whose markers are in the segment; see package transaction
 //
 // A segment is in one of three states:
 //
@@ -24,9 +23,7 @@
 // Batches are appended to an active segment, and the ends of its indexes are in memory
 // (tail). A closed segment never changes, except that its indexes may be built again.
 // Indexes are only hints: each entry is compared with the batch that it names before it
-// is used, and an index that is wrong or missing is built again from the batches. That of aborted
-// transactions has a checksum, and says up to where it is complete; who knows the log builds it
-// again, since its transactions may have begun in earlier segments.
+// is used, and an index that is wrong or missing is built again from the batches.
 //
 // Append, Seal and Truncate are for one goroutine at a time, the owner of the log's end.
 // All other methods may be called by any goroutine at any time. The locks, outer before

@@ -249,18 +249,14 @@ func (f *Files) writeEnd(name string, b []byte, off int64) error {
 }
 
 // replaceFile replaces the contents of a file. Readers see either the old contents or
-// the new ones. After a crash it may also be empty, unless sync is true: then the new contents are
-// durable before they get the name.
-func (f *Files) replaceFile(name string, b []byte, sync bool) error {
+// the new ones. After a crash it may also be empty.
+func (f *Files) replaceFile(name string, b []byte) error {
 	tmp := name + ".tmp"
 	file, err := f.openFile(tmp, vfs.Fresh)
 	if err != nil {
 		return err
 	}
 	_, err = file.WriteAt(b, 0)
-	if err == nil && sync {
-		err = f.syncFile(file)
-	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, f.fs.Remove(tmp))
 	}

@@ -443,10 +443,10 @@ func (g *Segment) rebuildIndexes() error {
 		t.noteTime(twin)
 	}
 	err := g.dir.Do(func() error {
-		if err := g.files.replaceFile(g.Path(IndexSuffix), appendEntries(nil, t.offsets), false); err != nil {
+		if err := g.files.replaceFile(g.Path(IndexSuffix), appendEntries(nil, t.offsets)); err != nil {
 			return err
 		}
-		return g.files.replaceFile(g.Path(TimeSuffix), appendTimeEntries(nil, t.times), false)
+		return g.files.replaceFile(g.Path(TimeSuffix), appendTimeEntries(nil, t.times))
 	})
 	if err != nil {
 		return err

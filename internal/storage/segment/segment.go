@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/storage/transaction"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -29,9 +28,7 @@ type Segment struct {
 
 	notKept bool // guarded by files.mu: Files must not keep the file open, since it is being removed
 
-	indexFiles  sync.Mutex                          // held while the index files change; before mu
-	isDiscarded bool                                // guarded by indexFiles: the segment is no part of the log any more
-	aborts      atomic.Pointer[transaction.Summary] // of the file of aborted transactions; nil: it was not checked
+	indexFiles sync.Mutex // held while the index files change; before mu
 
 	mu           sync.Mutex    // held for moments
 	size         int64         // guarded by mu: bytes of whole batches
@@ -352,10 +349,9 @@ func (g *Segment) Truncate(size int64, next record.Offset, now int64) (*Segment,
 	g.files.stopKeeping(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
-	g.isDiscarded = true
-	// Old entries may name positions at which later batches will be, or markers that are cut.
+	// Old entries may name positions at which later batches will be.
 	err = g.dir.Do(func() error {
-		return errors.Join(g.files.fs.Remove(g.Path(IndexSuffix)), g.files.fs.Remove(g.Path(TimeSuffix)), g.files.fs.Remove(g.Path(TxnSuffix)))
+		return errors.Join(g.files.fs.Remove(g.Path(IndexSuffix)), g.files.fs.Remove(g.Path(TimeSuffix)))
 	})
 	cut := Attach(g.files, g.dir, g.base, size, now)
 	g.mu.Lock()
@@ -425,7 +421,7 @@ func (g *Segment) SyncIndexes() error {
 				return err
 			}
 		}
-		return syncAborts(g)
+		return nil
 	})
 }
 
@@ -435,9 +431,8 @@ func (g *Segment) Discard() (names []string, err error) {
 	g.files.stopKeeping(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
-	g.isDiscarded = true
 	err = g.dir.Do(func() error {
-		for _, suffix := range fileSuffixes() {
+		for _, suffix := range []string{LogSuffix, IndexSuffix, TimeSuffix} {
 			name := g.Path(suffix)
 			err := g.files.fs.Rename(name, name+DeletedSuffix)
 			if errors.Is(err, vfs.ErrNotExist) {
