@@ -30,6 +30,9 @@ func FuzzSegment(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte(batch(f, 0, 3, 20)))
 	f.Add(append([]byte(batch(f, 0, 3, 20)), batch(f, 0, 3, 20)[:70]...))
+	beyond := batch(f, 0, 3, 20)
+	beyond.SetBaseOffset(3472328296227680304)
+	f.Add([]byte(beyond))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		mem := vfs.NewMem()
 		if err := mem.MkdirAll("data/topic-0"); err != nil {
@@ -44,7 +47,7 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal(it.Err)
 		}
 		s.Commit()
-		readAll(t, l, 0, 1000)
+		readAllWith(t, l, 0, 1000, true) // no checksum covers a base offset, and a log without a checkpoint may have gaps
 	})
 }
 
