@@ -6,7 +6,7 @@ GO       ?= go
 FUZZTIME ?= 10s
 ROUNDS   ?= 20
 # Packages in which goroutines meet: tested with the race detector too.
-RACE     := wire storage storage/segment storage/journal replica coord group broker quorum controller
+RACE     := wire peer storage storage/segment storage/journal replica coord group txn broker quorum controller cluster wan
 # Packages with files of their own for Linux: their plain path is tested too.
 PORTABLE := vfs wire storage bench
 # Modules of their own beside the main one.
@@ -14,9 +14,11 @@ MODULES  := interop tools/suite
 # golangci-lint is built from source, so that it knows this Go version.
 LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
+VULN_VERSION := v1.9.0
+VULN         := bin/govulncheck-$(VULN_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-interop-cluster test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-interop-cluster test-apps test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy vuln cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -31,7 +33,7 @@ test: ## run all tests: unit, race, portable, the benchmark suite, real clients
 	@$(MAKE) --keep-going --no-print-directory test-unit test-race test-portable test-suite test-interop
 
 test-unit: ## run the tests of all packages, and of the binary as a process
-	$(GO) test -timeout 15m ./...
+	$(GO) test -timeout 25m ./...
 
 test-race: ## run the concurrent packages with the race detector
 	GO="$(GO)" scripts/race.sh $(RACE:%=./internal/%)
@@ -50,6 +52,9 @@ test-interop: ## run clients that nobody here wrote against the binary
 
 test-interop-cluster: ## run the clients against three nodes, and the tests of Sarama, which need five (15 minutes)
 	cd interop && LEAT_INTEROP_NODES=3 $(GO) test -count=1 -timeout 60m ./...
+
+test-apps: ## run Kafka Streams, Connect, MirrorMaker 2 and Flink, and kill them and nodes (30 minutes)
+	cd interop && LEAT_INTEROP_APPS=1 $(GO) test -count=1 -timeout 90m -parallel 1 -v -run 'TestStreams|TestConnect|TestMirrorMaker|TestFlink' .
 
 test-power: ## cut the power and kill the process under load ROUNDS (20) times; needs root and loop devices
 	LEAT_TEST_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 60m -v -run 'TestPowerCut|TestKillUnderLoad' ./cmd/leat
@@ -76,6 +81,13 @@ $(LINT):
 	GOBIN="$(CURDIR)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv bin/golangci-lint $(LINT)
 
+vuln: $(VULN) ## look for known vulnerabilities in what the code calls; LEAT_VULNDB names another database than vuln.go.dev
+	GO="$(GO)" scripts/vuln.sh "$(CURDIR)/$(VULN)" . $(MODULES)
+
+$(VULN):
+	GOBIN="$(CURDIR)/bin" $(GO) install golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION)
+	mv bin/govulncheck $(VULN)
+
 cross: ## build and vet for every platform that people have on their desks
 	GO="$(GO)" scripts/cross.sh linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 
@@ -88,14 +100,14 @@ bench-quick: ## the same in under ten minutes
 bench-compare: ## micro-benchmarks of the hot packages at BASE (main~1) and here, by benchstat
 	GO="$(GO)" scripts/compare.sh
 
-test-crash: ## run the crash model of the storage engine over 50,000 seeds of each kind: clean, after errors, in a crowd of producers, in hardship, and a tenth of them with everything at the same time (20 minutes)
-	LEAT_TEST_SEEDS=50000 $(GO) test -timeout 3h -run 'TestCrash$$|TestCrashAfterError$$|TestCrashInCrowd$$|TestCrashInHardship$$|TestCrashInRace$$' ./internal/storage
+test-crash: ## run the crash model of the storage engine over 50,000 seeds of each kind: clean, after errors, in a crowd of producers, in hardship, while logs are compacted, and a tenth of them with everything at the same time, or with replicas that are compacted (two hours)
+	LEAT_TEST_SEEDS=50000 $(GO) test -timeout 3h -run 'TestCrash$$|TestCrashAfterError$$|TestCrashInCrowd$$|TestCrashInHardship$$|TestCrashInCompaction$$|TestCrashInRace$$|TestCompactedReplicas$$' ./internal/storage
 
-test-model: ## run the models of replication and of transactions over SEEDS (20,000) histories, and all their mutants (half an hour)
-	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -timeout 3h -run 'TestModel|TestMutants' ./internal/replica/progress ./internal/txn
+test-model: ## run the models of replication, of transactions, of mirrors and of the positions of links over SEEDS (20,000) histories, and all their mutants (an hour)
+	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -timeout 3h -run 'TestModel|TestMutants' ./internal/replica/progress ./internal/txn ./internal/mirror/progress ./internal/mirror/position
 
-test-sim: ## simulate SEEDS (20,000) clusters with all their faults, and try all mutants (within an hour)
-	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 2h -v -run 'TestSeeds|TestMutants' ./internal/sim
+test-sim: ## simulate SEEDS (20,000) clusters with all their faults, as many with transactions, and try all mutants (two hours)
+	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 4h -v -run 'TestSeeds|TestTransactions$$|TestMutants' ./internal/sim
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)

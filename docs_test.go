@@ -24,11 +24,11 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// TestGuaranteesAreTested proves that every test that docs/guarantees.md and
-// docs/formats.md name exists in its package.
+// TestGuaranteesAreTested proves that every test that docs/guarantees.md,
+// docs/formats.md, docs/compatibility.md, docs/security.md and docs/data-centres.md name exists in its package.
 func TestGuaranteesAreTested(t *testing.T) {
 	var text []byte
-	for _, page := range []string{"docs/guarantees.md", "docs/formats.md"} {
+	for _, page := range []string{"docs/guarantees.md", "docs/formats.md", "docs/compatibility.md", "docs/security.md", "docs/data-centres.md"} {
 		b, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestGuaranteesAreTested(t *testing.T) {
 	}
 	for _, m := range named {
 		dir, test := string(m[1]), string(m[2])
-		if !strings.Contains(dir, "/") {
+		if !strings.Contains(dir, "/") && dir != "interop" {
 			dir = filepath.Join("internal", dir)
 		}
 		if !declares(t, dir, test) {
@@ -118,6 +118,9 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("beyond %[1]d or below -%[1]d |", number("internal/node", "clockTolerance")/int64(time.Second)),
 			fmt.Sprintf("(%d MiB a second unless set", setting("leat.scrub.bytes.per.second")>>20),
 		},
+		"docs/exactly-once.md": {
+			fmt.Sprintf("producer may ask for, %d minutes unless set", setting("transaction.max.timeout.ms")/time.Minute.Milliseconds()),
+		},
 		"ARCHITECTURE.md": {
 			fmt.Sprintf("`flush.messages` is %s unless a topic says otherwise", flush),
 		},
@@ -129,7 +132,12 @@ func promises(t *testing.T) map[string][]string {
 		},
 		"docs/cluster.md": {
 			fmt.Sprintf("less than a tenth free, or %d GiB,", number("internal/node", "keptRoom")>>30),
+			map[bool]string{true: "A disk is full"}[number("internal/node", "keptRoom") == number("internal/cli", "keptBytes")], // the drain's bound is the cluster's
 			map[int64]string{int64(5 * time.Minute / time.Millisecond): "`leat.quorum.voter.away.ms`, five minutes unless set"}[setting("leat.quorum.voter.away.ms")],
+		},
+		"docs/data-centres.md": {
+			fmt.Sprintf("at most %d links, with names of %d characters, %d settings each and %d KiB of settings", number("internal/meta", "MaxLinks"), number("internal/meta", "MaxLinkName"),
+				number("internal/meta", "MaxLinkSettings"), number("internal/meta", "MaxLinkSettingBytes")>>10),
 		},
 		"docs/commands.md": {
 			fmt.Sprintf("| %d | done |", number("internal/cli", "exitOK")),
@@ -250,6 +258,36 @@ func evaluate(t *testing.T, dir string, e ast.Expr) int64 {
 	}
 	t.Fatalf("%s: %T is more than this test can compute", dir, e)
 	return 0
+}
+
+// TestProgramsAreAsShown proves that the code in docs/exactly-once.md is in the programs that the page names, which
+// interop.TestExactlyOncePrograms runs.
+func TestProgramsAreAsShown(t *testing.T) {
+	page, err := os.ReadFile("docs/exactly-once.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	withoutIndents := func(text []byte) string {
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		for i := range lines {
+			lines[i] = strings.TrimSpace(lines[i])
+		}
+		return strings.Join(lines, "\n")
+	}
+	shown := regexp.MustCompile("(?s)\\]\\(\\.\\./(interop/examples/[^)]+)\\).*?```[a-z]+\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(shown) != 3 {
+		t.Fatalf("%d programs are shown", len(shown))
+	}
+	for _, m := range shown {
+		program, err := os.ReadFile(string(m[1]))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !strings.Contains(withoutIndents(program), withoutIndents(m[2])) {
+			t.Errorf("%s does not have the code that is shown", m[1])
+		}
+	}
 }
 
 // thousands writes a number below a million as documents do.

@@ -44,6 +44,9 @@ type broker struct {
 	aside         string // the address of its HTTP port, or that of Apache Kafka's controller
 	outside, told string // the address of its second listener, and the one that clients are told there; told is "" if there is none
 
+	more  []listener        // its other listeners
+	ports map[string]string // the ports of these, by name
+
 	again []string // the arguments with which it is started again
 
 	cmd  *exec.Cmd
@@ -114,7 +117,7 @@ func stopBrokers() {
 		}
 		for _, b := range c.nodes {
 			if b.dataDir != "" {
-				_ = os.RemoveAll(filepath.Dir(b.dataDir))
+				_ = os.RemoveAll(filepath.Dir(filepath.Dir(b.dataDir))) // DIR/ATTEMPT/NODE
 			}
 		}
 	}

@@ -38,19 +38,34 @@ type abilities struct {
 	tellsEnd          bool  // its driver asks for a partition's end after each record: see tail
 	checksPartitions  bool  // never sends a wrong number of partitions
 	unknownTopic      []int // codes of its own for a topic that does not exist
+	noTransactions    bool  // has none, and reads aborted records
+	onePartition      bool  // writes to one partition in a transaction
+	noTxnOffsets      bool  // commits no offsets in transactions
+	fenced            []int // codes of its own for a producer of transactions that was fenced
+
+	noLogins           []string // mechanisms that it lacks
+	sendsNonceTwice    bool     // in SCRAM, as librdkafka before 2.6.1 does: Apache Kafka 4 refuses that, and Leat does not
+	deniedTopic        []int    // codes of its own when it describes a topic that is not granted
+	refusedLogin       string   // what it says, as a pattern, when the server has refused its login; "" is the usual
+	refusedCertificate string   // ... when the server has refused its certificate, or wants one
+	distrusted         string   // ... when it distrusts the server's certificate
+	noFlow             bool     // its driver sends no records one after the other for a while: see flow
 }
+
+// noBootstrap is what clients in Python say of any connection that they could not make. The reason is in their log.
+const noBootstrap = "Unable to bootstrap"
 
 var contenders = []contender{
 	{
 		name: "kcat", kits: []*kit{&kcatKit},
 		driver: func(*testing.T) *exec.Cmd { return goDriver("kcat") },
-		can:    abilities{noAdmin: true, noTimestamps: true, noCommit: true, noOffsets: true, textOnly: true},
+		can:    abilities{noAdmin: true, noTimestamps: true, noCommit: true, noOffsets: true, textOnly: true, onePartition: true, noTxnOffsets: true, fenced: []int{libraryFenced}, noLogins: []string{byToken}, sendsNonceTwice: true, noFlow: true},
 	},
-	{name: "franz-go", driver: func(*testing.T) *exec.Cmd { return goDriver("franz-go") }},
-	{name: "sarama", driver: func(*testing.T) *exec.Cmd { return goDriver("sarama") }, can: abilities{tellsEnd: true}},
+	{name: "franz-go", driver: func(*testing.T) *exec.Cmd { return goDriver("franz-go") }, can: abilities{refusedLogin: `(?i)authenticat|unexpected data in oauth response`}},
+	{name: "sarama", driver: func(*testing.T) *exec.Cmd { return goDriver("sarama") }, can: abilities{tellsEnd: true, noFlow: true}},
 	{
 		name: "kafka-go", driver: func(*testing.T) *exec.Cmd { return goDriver("kafka-go") },
-		can: abilities{noIdempotence: true, noOffsets: true, emptyIsNull: true},
+		can: abilities{noIdempotence: true, noOffsets: true, emptyIsNull: true, noTransactions: true, noLogins: []string{byToken}, deniedTopic: []int{unknownTopicOrPartition}, noFlow: true},
 	},
 	{
 		name: "kafka-clients", kits: []*kit{&javaKit, &javaDriverKit},
@@ -58,15 +73,26 @@ var contenders = []contender{
 	},
 	{
 		name: "confluent-kafka", kits: []*kit{&pythonKit}, driver: python("confluent_driver.py"),
-		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true, tellsEnd: true},
+		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true, tellsEnd: true, fenced: []int{libraryFenced}},
 	},
-	{name: "kafka-python", kits: []*kit{&pythonKit}, driver: python("kafka_python_driver.py"), can: abilities{noNullHeaders: true, tellsEnd: true}},
-	{name: "aiokafka", kits: []*kit{&pythonKit}, driver: python("aiokafka_driver.py")},
-	{name: "kafkajs", kits: []*kit{&kafkajsKit}, driver: node(&kafkajsKit, "kafkajs_driver.js"), can: abilities{noNullHeaders: true}},
+	{name: "kafka-python", kits: []*kit{&pythonKit}, driver: python("kafka_python_driver.py"), can: abilities{
+		noNullHeaders: true, tellsEnd: true, refusedLogin: noBootstrap, refusedCertificate: noBootstrap, distrusted: noBootstrap,
+	}},
+	{name: "aiokafka", kits: []*kit{&pythonKit}, driver: python("aiokafka_driver.py"), can: abilities{
+		noFlow: true, refusedLogin: noBootstrap + "|NodeNotReady", refusedCertificate: noBootstrap, distrusted: noBootstrap,
+	}},
+	{name: "kafkajs", kits: []*kit{&kafkajsKit}, driver: node(&kafkajsKit, "kafkajs_driver.js"), can: abilities{
+		noNullHeaders: true, refusedLogin: `(?i)authenticat|SASL state|Closed connection`,
+	}},
 	{
 		name: "confluent-javascript", kits: []*kit{&confluentJSKit}, driver: node(&confluentJSKit, "confluent_driver.js"),
-		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true, noNullHeaders: true, noEmpty: true},
+		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true, noNullHeaders: true, noEmpty: true, fenced: []int{libraryFenced}, noFlow: true},
 	},
+}
+
+func formerJavaDriver(t *testing.T) *exec.Cmd {
+	t.Helper()
+	return jvm(192, []string{formerDriverKit.have(t), filepath.Join(formerJavaKit.have(t), "libs", "*")}, "Driver")
 }
 
 func javaDriver(t *testing.T) *exec.Cmd {
@@ -85,7 +111,8 @@ func node(k *kit, script string) func(*testing.T) *exec.Cmd {
 	return func(t *testing.T) *exec.Cmd {
 		t.Helper()
 		cmd := exec.Command("node", filepath.Join("js", script))
-		cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(k.have(t), "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING=1")
+		cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(k.have(t), "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING=1",
+			"UV_THREADPOOL_SIZE=16") // librdkafka keeps a thread busy while it cannot connect
 		return cmd
 	}
 }

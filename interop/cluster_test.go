@@ -27,10 +27,14 @@ type cluster struct {
 type clusterPlan struct {
 	nodes int
 	set   []string
+	more  []listener // listeners besides the first one, which has the name INSIDE then
 	// tell returns the address of a node that clients are told who come by its second listener, at the given
 	// address. nil: nodes have no second listener.
 	tell func(id int, outside string) string
 }
+
+// listener is a further listener of a broker. It listens on 127.0.0.1, and clients are told localhost there.
+type listener struct{ name, protocol string }
 
 // clusterTimeout is long enough for the slowest change of a cluster, on a busy machine.
 const clusterTimeout = 2 * time.Minute
@@ -87,7 +91,7 @@ func startCluster(t *testing.T, dir string, plan clusterPlan) (*cluster, error) 
 
 func tryCluster(t *testing.T, dir string, plan clusterPlan) (*cluster, error) {
 	t.Helper()
-	const each = 3 // ports of a node
+	each := 3 + len(plan.more) // ports of a node
 	found, err := freePorts(each * plan.nodes)
 	if err != nil {
 		return nil, err
@@ -97,6 +101,10 @@ func tryCluster(t *testing.T, dir string, plan clusterPlan) (*cluster, error) {
 		b := &broker{dataDir: filepath.Join(dir, strconv.Itoa(i+1)), set: plan.set, factor: min(3, plan.nodes)}
 		for j, addr := range []*string{&b.addr, &b.aside, &b.outside} {
 			*addr = "127.0.0.1:" + strconv.Itoa(found[each*i+j])
+		}
+		b.more, b.ports = plan.more, map[string]string{}
+		for j, l := range plan.more {
+			b.ports[l.name] = strconv.Itoa(found[each*i+3+j])
 		}
 		if plan.tell != nil {
 			b.told = plan.tell(i+1, b.outside)
@@ -124,10 +132,16 @@ func (c *cluster) startLeat(t *testing.T) error {
 	first := c.nodes[0]
 	for i, b := range c.nodes {
 		b.again = []string{"up", "--data", b.dataDir, "--http", b.aside, "--rack", "rack-" + strconv.Itoa(i+1)}
-		if b.told == "" {
-			b.again = append(b.again, "--listen", b.addr)
-		} else {
+		switch {
+		case b.told != "":
 			b.again = append(b.again, "--listen", "INSIDE="+b.addr, "--listen", "OUTSIDE="+b.outside, "--advertise", "OUTSIDE="+b.told)
+		case len(b.more) > 0:
+			b.again = append(b.again, "--listen", "INSIDE=PLAINTEXT://"+b.addr)
+		default:
+			b.again = append(b.again, "--listen", b.addr)
+		}
+		for _, l := range b.more { // a client is told the name by which it came
+			b.again = append(b.again, "--listen", l.name+"="+l.protocol+"://127.0.0.1:"+b.ports[l.name])
 		}
 		for _, s := range b.set {
 			b.again = append(b.again, "--set", s)
@@ -178,6 +192,12 @@ func (b *broker) prepareKafka(t *testing.T, id int, voters string) error {
 	if b.told != "" {
 		listeners, advertised = listeners+",OUTSIDE://"+b.outside, advertised+",OUTSIDE://"+b.told
 	}
+	protocols := "PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	for _, l := range b.more {
+		listeners += "," + l.name + "://127.0.0.1:" + b.ports[l.name]
+		advertised += "," + l.name + "://localhost:" + b.ports[l.name]
+		protocols += "," + l.name + ":" + l.protocol
+	}
 	conf := map[string]string{
 		"process.roles":                                    "broker,controller",
 		"node.id":                                          strconv.Itoa(id),
@@ -185,7 +205,7 @@ func (b *broker) prepareKafka(t *testing.T, id int, voters string) error {
 		"controller.quorum.voters":                         voters,
 		"listeners":                                        listeners + ",CONTROLLER://" + b.aside,
 		"advertised.listeners":                             advertised,
-		"listener.security.protocol.map":                   "PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"listener.security.protocol.map":                   protocols,
 		"inter.broker.listener.name":                       "PLAINTEXT",
 		"controller.listener.names":                        "CONTROLLER",
 		"log.dirs":                                         filepath.Join(b.dataDir, "log"),
@@ -215,6 +235,9 @@ func (b *broker) prepareKafka(t *testing.T, id int, voters string) error {
 		}
 	}
 	b.cmd = java(t, 512, "kafka.Kafka", path)
+	if url, ok := conf[keySetURL]; ok { // it reads keys of issuers from those places only that the process is started with
+		b.cmd.Env = append(os.Environ(), "JDK_JAVA_OPTIONS=-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls="+url)
+	}
 	b.again = b.cmd.Args[1:]
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -14,15 +16,21 @@ import (
 // franz drives franz-go. The suite itself looks at what others wrote with it,
 // too: it alone shows how a batch was compressed and by which producer.
 type franz struct {
-	member *kgo.Client
-	given  map[int32]*kgo.Record
+	member   *kgo.Client
+	given    map[int32]*kgo.Record
+	producer *kgo.Client               // of transactions
+	session  *kgo.GroupTransactSession // a producer of transactions that is a member of a group, too
+	id       request                   // what the producer of transactions was opened with
 }
 
 func franzDriver() ops {
 	f := &franz{given: map[int32]*kgo.Record{}}
 	return ops{
 		"create": f.create, "describe": f.describe, "produce": f.produce, "consume": f.consume,
-		"time": f.time, "join": f.join, "poll": f.poll, "commit": f.commit,
+		"time": f.time, "join": f.join, "poll": f.poll, "commit": f.commit, "flow": f.flow,
+		"txn_open": f.openTxn, "txn_begin": f.beginTxn, "txn_send": f.sendInTxn, "txn_offsets": f.sendOffsets,
+		"txn_commit": func(request) (response, error) { return f.endTxn(kgo.TryCommit) },
+		"txn_abort":  func(request) (response, error) { return f.endTxn(kgo.TryAbort) },
 	}
 }
 
@@ -40,7 +48,7 @@ func aMinute() (context.Context, context.CancelFunc) {
 }
 
 func (*franz) create(q request) (response, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr))
+	cl, err := franzClient(q)
 	if err != nil {
 		return response{}, err
 	}
@@ -63,7 +71,7 @@ func (*franz) create(q request) (response, error) {
 }
 
 func (*franz) describe(q request) (response, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr))
+	cl, err := franzClient(q)
 	if err != nil {
 		return response{}, err
 	}
@@ -72,7 +80,7 @@ func (*franz) describe(q request) (response, error) {
 	defer cancel()
 	topics, err := kadm.NewClient(cl).ListTopics(ctx, q.Topic)
 	if err != nil {
-		return response{}, err
+		return response{}, franzCoded(err)
 	}
 	topic := topics[q.Topic]
 	if topic.Err != nil {
@@ -104,7 +112,8 @@ func (*franz) produce(q request) (response, error) {
 	if !q.Idempotent {
 		opts = append(opts, kgo.DisableIdempotentWrite())
 	}
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(q.Addr))...)
+	var wait franzThrottle
+	cl, err := franzClient(q, append(opts, kgo.WithHooks(&wait))...)
 	if err != nil {
 		return response{}, err
 	}
@@ -126,7 +135,7 @@ func (*franz) produce(q request) (response, error) {
 	if err := results.FirstErr(); err != nil {
 		return response{}, franzCoded(err)
 	}
-	var a response
+	a := response{ThrottleMS: int(wait.longestMS.Load())}
 	for _, r := range all {
 		if q.Acks != "0" {
 			a.Offsets = append(a.Offsets, r.Offset)
@@ -135,10 +144,40 @@ func (*franz) produce(q request) (response, error) {
 	return a, nil
 }
 
+// franzThrottle notes the longest time for which the broker had the client wait. It is safe for concurrent use.
+type franzThrottle struct{ longestMS atomic.Int64 }
+
+// OnBrokerThrottle is called by the library.
+func (f *franzThrottle) OnBrokerThrottle(_ kgo.BrokerMetadata, wait time.Duration, _ bool) {
+	f.longestMS.Store(max(f.longestMS.Load(), wait.Milliseconds()))
+}
+
+// flow sends records one after the other for a while, by one client.
+func (*franz) flow(q request) (response, error) {
+	cl, err := franzClient(q, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return response{}, err
+	}
+	defer cl.Close()
+	ctx, cancel := aMinute()
+	defer cancel()
+	var a response
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); a.Count++ {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: q.Topic, Partition: q.Partition, Value: []byte(strconv.Itoa(a.Count))}).FirstErr(); err != nil {
+			return response{}, franzCoded(err)
+		}
+		if a.Count == 0 { // the time begins when it is connected
+			until = time.Now().Add(time.Duration(q.WaitMS) * time.Millisecond)
+		}
+		time.Sleep(flowPause)
+	}
+	return a, nil
+}
+
 // franzRead returns count records of a partition as kgo has them, or fewer
 // when they do not come in time.
 func franzRead(q request) ([]*kgo.Record, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr),
+	cl, err := franzClient(q, kgo.FetchIsolationLevel(franzIsolation(q)),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{q.Topic: {q.Partition: kgo.NewOffset().At(q.Offset)}}))
 	if err != nil {
 		return nil, err
@@ -178,7 +217,7 @@ func fromFranz(r *kgo.Record) record {
 }
 
 func (*franz) time(q request) (response, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr))
+	cl, err := franzClient(q)
 	if err != nil {
 		return response{}, err
 	}
@@ -196,9 +235,19 @@ func (*franz) time(q request) (response, error) {
 	return response{Offset: o.Offset}, franzCoded(o.Err)
 }
 
+func franzIsolation(q request) kgo.IsolationLevel {
+	if q.Committed {
+		return kgo.ReadCommitted()
+	}
+	return kgo.ReadUncommitted()
+}
+
 func (f *franz) join(q request) (response, error) {
+	if f.producer != nil {
+		return response{}, f.joinWithTxn(q)
+	}
 	session := time.Duration(q.SessionMS) * time.Millisecond
-	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr), kgo.ConsumerGroup(q.Group), kgo.ConsumeTopics(q.Topic),
+	cl, err := franzClient(q, kgo.ConsumerGroup(q.Group), kgo.ConsumeTopics(q.Topic),
 		kgo.SessionTimeout(session), kgo.HeartbeatInterval(500*time.Millisecond), kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	f.member = cl
@@ -209,7 +258,11 @@ func (f *franz) poll(q request) (response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(q.WaitMS)*time.Millisecond)
 	defer cancel()
 	var a response
-	f.member.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+	poll := f.session.PollFetches
+	if f.session == nil {
+		poll = f.member.PollFetches
+	}
+	poll(ctx).EachRecord(func(r *kgo.Record) {
 		a.Records = append(a.Records, groupRecord{r.Partition, r.Offset, string(r.Value)})
 		f.given[r.Partition] = r
 	})
@@ -221,4 +274,78 @@ func (f *franz) commit(q request) (response, error) {
 	defer cancel()
 	r := f.given[q.Partition]
 	return response{Offset: r.Offset + 1}, franzCoded(f.member.CommitRecords(ctx, r))
+}
+
+// openTxn starts a producer of transactions, which ends what a former one with its transactional id has left open.
+func (f *franz) openTxn(q request) (response, error) {
+	if f.producer != nil {
+		f.producer.Close()
+	}
+	f.id = q
+	cl, err := franzClient(q, f.txnOpts()...)
+	if err != nil {
+		return response{}, err
+	}
+	f.producer = cl
+	ctx, cancel := aMinute()
+	defer cancel()
+	_, _, err = cl.ProducerID(ctx)
+	return response{}, franzCoded(err)
+}
+
+func (f *franz) txnOpts() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.TransactionalID(f.id.Txn), kgo.TransactionTimeout(time.Duration(f.id.TxnMS) * time.Millisecond),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	}
+}
+
+// joinWithTxn has the producer of transactions be a member of a group, too: the library commits offsets in
+// transactions only so.
+func (f *franz) joinWithTxn(q request) error {
+	f.producer.Close()
+	reach, err := franzReach(q)
+	if err != nil {
+		return err
+	}
+	f.session, err = kgo.NewGroupTransactSession(append(append(reach, f.txnOpts()...), kgo.ConsumerGroup(q.Group), kgo.ConsumeTopics(q.Topic),
+		kgo.SessionTimeout(time.Duration(q.SessionMS)*time.Millisecond), kgo.HeartbeatInterval(500*time.Millisecond),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(franzIsolation(q)))...)
+	if err == nil {
+		f.producer = f.session.Client()
+	}
+	return err
+}
+
+func (f *franz) beginTxn(request) (response, error) {
+	if f.session != nil {
+		return response{}, f.session.Begin()
+	}
+	return response{}, f.producer.BeginTransaction()
+}
+
+func (f *franz) sendInTxn(q request) (response, error) {
+	ctx, cancel := aMinute()
+	defer cancel()
+	var all []*kgo.Record
+	for _, v := range q.Values {
+		all = append(all, &kgo.Record{Topic: q.Topic, Partition: q.Partition, Value: []byte(v)})
+	}
+	return response{}, franzCoded(f.producer.ProduceSync(ctx, all...).FirstErr())
+}
+
+// sendOffsets does nothing: a session puts its offsets into a transaction when it ends that.
+func (*franz) sendOffsets(request) (response, error) { return response{}, nil }
+
+func (f *franz) endTxn(how kgo.TransactionEndTry) (response, error) {
+	ctx, cancel := aMinute()
+	defer cancel()
+	if f.session == nil {
+		return response{}, franzCoded(f.producer.EndTransaction(ctx, how))
+	}
+	committed, err := f.session.End(ctx, how)
+	if err == nil && committed != bool(how) {
+		err = errors.New("the transaction has ended otherwise than it should")
+	}
+	return response{}, franzCoded(err)
 }

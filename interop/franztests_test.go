@@ -13,7 +13,6 @@ import (
 // franzSkips are the tests of franz-go that ask for what is not served yet.
 // They are matched as go test -skip matches: by element of the name.
 var franzSkips = []struct{ name, reason string }{
-	{"TestTxnEtl", "transactions"},
 	{"TestGroupETL/.*/848", "next-generation groups (KIP-848)"},
 	{"Test848RegexBrokerResolves", "next-generation groups (KIP-848)"},
 	{"TestShareGroup", "share groups (KIP-932)"},
@@ -62,5 +61,5 @@ func TestFranzOwnTests(t *testing.T) {
 		t.Fatalf("go test ./pkg/kgo of franz-go: %v\n%s\n%s", err, failed.String(), out[max(0, len(out)-10_000):])
 	}
 	// A test that found no broker, or was renamed, would have proved nothing.
-	contains(t, string(out), "--- PASS: TestGroupETL/", "--- PASS: TestClient_Produce", "--- PASS: TestPauseIssue489")
+	contains(t, string(out), "--- PASS: TestGroupETL/", "--- PASS: TestTxnEtl/", "--- PASS: TestClient_Produce", "--- PASS: TestPauseIssue489")
 }

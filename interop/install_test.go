@@ -230,12 +230,29 @@ var javaKit = kit{
 	},
 }
 
-// javaDriverKit holds our driver in Java, compiled.
+// javaDriverKit holds our drivers in Java, compiled.
 var javaDriverKit = kit{
 	name:   "java-driver",
-	inputs: []string{"java/Driver.java", "java/pom.xml"},
+	inputs: []string{"java/Driver.java", "java/Tools.java", "java/pom.xml"},
 	fill: func(ctx context.Context, dir string) error {
-		return command(ctx, dir, nil, "javac", "-nowarn", "-d", ".", "-cp", filepath.Join(javaKit.dir, "libs", "*"), "Driver.java")
+		return command(ctx, dir, nil, "javac", "-nowarn", "-d", ".", "-cp", filepath.Join(javaKit.dir, "libs", "*"), "Driver.java", "Tools.java")
+	},
+}
+
+// formerJavaKit holds the jars of a Java client that came before Kafka 4.
+var formerJavaKit = kit{
+	name:   "kafka-former",
+	needs:  javaKit.needs,
+	inputs: []string{"java/former/pom.xml"},
+	fill:   javaKit.fill,
+}
+
+// formerDriverKit holds our driver in Java, compiled for that client.
+var formerDriverKit = kit{
+	name:   "java-driver-former",
+	inputs: []string{"java/Driver.java", "java/former/pom.xml"},
+	fill: func(ctx context.Context, dir string) error {
+		return command(ctx, dir, nil, "javac", "-nowarn", "-d", ".", "-cp", filepath.Join(formerJavaKit.dir, "libs", "*"), "Driver.java")
 	},
 }
 
@@ -243,11 +260,62 @@ var javaDriverKit = kit{
 func java(t *testing.T, heapMB int, class string, args ...string) *exec.Cmd {
 	t.Helper()
 	libs := filepath.Join(javaKit.have(t), "libs", "*")
-	own := javaDriverKit.have(t)
+	return jvm(heapMB, []string{javaDriverKit.have(t), libs}, class, args...)
+}
+
+// jvm returns the command that runs a class in a small, quickly starting JVM.
+func jvm(heapMB int, classpath []string, class string, args ...string) *exec.Cmd {
 	return exec.Command("java", append([]string{
-		fmt.Sprintf("-Xmx%dm", heapMB), "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
-		"-cp", own + string(os.PathListSeparator) + libs, class,
+		fmt.Sprintf("-Xmx%dm", heapMB), "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-cp", strings.Join(classpath, string(os.PathListSeparator)), class,
 	}, args...)...)
+}
+
+// jarsKit returns a kit of the jars that the pom.xml of a folder names, and no others: their checksums are in
+// sums.txt beside it. The folder's program in Java, if there is one, is compiled against them.
+func jarsKit(name, dir, program string) *kit {
+	k := &kit{
+		name:   name,
+		needs:  javaKit.needs,
+		inputs: []string{filepath.Join(dir, "pom.xml"), filepath.Join(dir, "sums.txt")},
+	}
+	if program != "" {
+		k.inputs = append(k.inputs, filepath.Join(dir, program))
+	}
+	k.fill = func(ctx context.Context, dir string) error {
+		if err := command(ctx, dir, nil, "mvn", "-B", "-q", "dependency:copy-dependencies", "-DoutputDirectory=libs"); err != nil {
+			return err
+		}
+		if err := checkSums(filepath.Join(dir, "sums.txt"), filepath.Join(dir, "libs")); err != nil || program == "" {
+			return err
+		}
+		return command(ctx, dir, nil, "javac", "-nowarn", "-d", ".", "-cp", filepath.Join("libs", "*"), program)
+	}
+	return k
+}
+
+// checkSums compares the files of a folder with a list of their checksums, as sha256sum writes it.
+func checkSums(list, dir string) error {
+	var have strings.Builder
+	files, err := os.ReadDir(dir) // sorted by name
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		content, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&have, "%x  %s\n", sha256.Sum256(content), f.Name())
+	}
+	want, err := os.ReadFile(list)
+	if err != nil {
+		return err
+	}
+	if have.String() != string(want) {
+		return fmt.Errorf("the jars are not those whose checksums are in %s, but\n%s", filepath.Base(list), have.String())
+	}
+	return nil
 }
 
 var pythonKit = kit{

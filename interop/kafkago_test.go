@@ -41,18 +41,20 @@ func kafkaGoCoded(err error) error {
 	return err
 }
 
-func kafkaGoClient(q request) (*kafka.Client, context.Context, func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	transport := &kafka.Transport{}
-	return &kafka.Client{Addr: kafka.TCP(q.Addr), Timeout: 30 * time.Second, Transport: transport}, ctx, func() {
-		transport.CloseIdleConnections()
-		cancel()
+// kafkaGoClient passes a client to use, which lasts a minute.
+func kafkaGoClient(q request, use func(context.Context, *kafka.Client) (response, error)) (response, error) {
+	transport, _, err := kafkaGoReach(q)
+	if err != nil {
+		return response{}, err
 	}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := aMinute()
+	defer cancel()
+	a, err := use(ctx, &kafka.Client{Addr: kafka.TCP(q.Addr), Timeout: 30 * time.Second, Transport: transport})
+	return a, kafkaGoCoded(err)
 }
 
 func (*kafkaGo) create(q request) (response, error) {
-	cl, ctx, end := kafkaGoClient(q)
-	defer end()
 	topic := kafka.TopicConfig{Topic: q.Topic, NumPartitions: -1, ReplicationFactor: -1}
 	if q.Partitions != 0 {
 		topic.NumPartitions = q.Partitions
@@ -63,33 +65,35 @@ func (*kafkaGo) create(q request) (response, error) {
 	for name, value := range q.Configs {
 		topic.ConfigEntries = append(topic.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: value})
 	}
-	reply, err := cl.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{topic}})
-	if err != nil {
-		return response{}, kafkaGoCoded(err)
-	}
-	return response{}, kafkaGoCoded(reply.Errors[q.Topic])
+	return kafkaGoClient(q, func(ctx context.Context, cl *kafka.Client) (response, error) {
+		reply, err := cl.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{topic}})
+		if err != nil {
+			return response{}, err
+		}
+		return response{}, reply.Errors[q.Topic]
+	})
 }
 
 func (*kafkaGo) describe(q request) (response, error) {
-	cl, ctx, end := kafkaGoClient(q)
-	defer end()
-	reply, err := cl.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{q.Topic}})
-	if err != nil {
-		return response{}, kafkaGoCoded(err)
-	}
-	for _, topic := range reply.Topics {
-		if topic.Name != q.Topic {
-			continue
+	return kafkaGoClient(q, func(ctx context.Context, cl *kafka.Client) (response, error) {
+		reply, err := cl.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{q.Topic}})
+		if err != nil {
+			return response{}, err
 		}
-		a := response{Partitions: len(topic.Partitions)}
-		for _, p := range topic.Partitions {
-			if p.Leader.Host != "" {
-				a.Leaders++
+		for _, topic := range reply.Topics {
+			if topic.Name != q.Topic {
+				continue
 			}
+			a := response{Partitions: len(topic.Partitions)}
+			for _, p := range topic.Partitions {
+				if p.Leader.Host != "" {
+					a.Leaders++
+				}
+			}
+			return a, topic.Error
 		}
-		return a, kafkaGoCoded(topic.Error)
-	}
-	return response{}, fmt.Errorf("no answer for %s", q.Topic)
+		return response{}, fmt.Errorf("no answer for %s", q.Topic)
+	})
 }
 
 // fixedPartition is a kafka.Balancer that always chooses the same.
@@ -103,7 +107,10 @@ func (*kafkaGo) produce(q request) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	transport := &kafka.Transport{}
+	transport, _, err := kafkaGoReach(q)
+	if err != nil {
+		return response{}, err
+	}
 	if q.Acks != "0" {
 		// Kafka drops what it has read of a connection that closes, and nobody
 		// is told of that with these acks.
@@ -143,7 +150,11 @@ func (*kafkaGo) produce(q request) (response, error) {
 }
 
 func (*kafkaGo) consume(q request) (response, error) {
-	r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{q.Addr}, Topic: q.Topic, Partition: int(q.Partition), MaxWait: 200 * time.Millisecond})
+	_, dialer, err := kafkaGoReach(q)
+	if err != nil {
+		return response{}, err
+	}
+	r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{q.Addr}, Dialer: dialer, Topic: q.Topic, Partition: int(q.Partition), MaxWait: 200 * time.Millisecond, IsolationLevel: kafkaGoIsolation(q)})
 	defer r.Close()
 	if err := r.SetOffset(q.Offset); err != nil {
 		return response{}, kafkaGoCoded(err)
@@ -169,28 +180,32 @@ func (*kafkaGo) consume(q request) (response, error) {
 }
 
 func (*kafkaGo) time(q request) (response, error) {
-	cl, ctx, end := kafkaGoClient(q)
-	defer end()
-	reply, err := cl.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{q.Topic: {kafka.TimeOffsetOf(int(q.Partition), time.UnixMilli(q.Timestamp))}},
+	return kafkaGoClient(q, func(ctx context.Context, cl *kafka.Client) (response, error) {
+		reply, err := cl.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+			Topics: map[string][]kafka.OffsetRequest{q.Topic: {kafka.TimeOffsetOf(int(q.Partition), time.UnixMilli(q.Timestamp))}},
+		})
+		if err != nil {
+			return response{}, err
+		}
+		partitions := reply.Topics[q.Topic]
+		if len(partitions) != 1 {
+			return response{}, fmt.Errorf("%d answers for %s", len(partitions), q.Topic)
+		}
+		a := response{Offset: -1}
+		for offset := range partitions[0].Offsets {
+			a.Offset = offset
+		}
+		return a, partitions[0].Error
 	})
-	if err != nil {
-		return response{}, kafkaGoCoded(err)
-	}
-	partitions := reply.Topics[q.Topic]
-	if len(partitions) != 1 {
-		return response{}, fmt.Errorf("%d answers for %s", len(partitions), q.Topic)
-	}
-	a := response{Offset: -1}
-	for offset := range partitions[0].Offsets {
-		a.Offset = offset
-	}
-	return a, kafkaGoCoded(partitions[0].Error)
 }
 
 func (k *kafkaGo) join(q request) (response, error) {
+	_, dialer, err := kafkaGoReach(q)
+	if err != nil {
+		return response{}, err
+	}
 	k.reader = kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{q.Addr}, GroupID: q.Group, Topic: q.Topic, StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond,
+		Brokers: []string{q.Addr}, Dialer: dialer, GroupID: q.Group, Topic: q.Topic, StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond,
 		SessionTimeout: time.Duration(q.SessionMS) * time.Millisecond, HeartbeatInterval: 500 * time.Millisecond,
 	})
 	go func() {
@@ -213,4 +228,11 @@ func (k *kafkaGo) commit(q request) (response, error) {
 	next := k.next(q.Partition)
 	m := kafka.Message{Topic: q.Topic, Partition: int(q.Partition), Offset: next - 1}
 	return response{Offset: next}, kafkaGoCoded(k.reader.CommitMessages(ctx, m))
+}
+
+func kafkaGoIsolation(q request) kafka.IsolationLevel {
+	if q.Committed {
+		return kafka.ReadCommitted
+	}
+	return kafka.ReadUncommitted
 }

@@ -3,11 +3,14 @@ package interop
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,39 +19,66 @@ import (
 
 // kcat drives Debian's kcat: a command a request, and one that runs on as a
 // member of a group. It creates a topic by asking for one that does not exist.
-type kcat struct{ inbox }
+type kcat struct {
+	inbox
+	id request // the transactional id and its time-out
+
+	txn   *exec.Cmd      // the kcat whose standard input is a transaction, nil before the first record
+	lines io.WriteCloser // its standard input
+	said  bytes.Buffer   // what it said; to be read when it has ended
+}
 
 func kcatDriver() ops {
 	k := &kcat{inbox: newInbox()}
 	return ops{
 		"create": k.create, "describe": k.describe, "produce": k.produce, "consume": k.consume,
 		"time": k.time, "join": k.join, "poll": k.poll,
+		"txn_open": k.openTxn, "txn_begin": k.beginTxn, "txn_send": k.sendInTxn,
+		"txn_commit": func(request) (response, error) { return response{}, k.endTxn() },
+		"txn_abort": func(request) (response, error) {
+			return response{}, errors.Join(k.txn.Process.Signal(os.Interrupt), k.endTxn())
+		},
 	}
 }
 
-// kcatRun runs kcat against the broker and returns what it printed. Its exit
-// status does not tell all errors, so what it prints as one counts too.
+// kcatRun runs kcat against the broker and returns what it printed.
 func kcatRun(q request, input string, args ...string) ([]byte, error) {
-	cmd := exec.Command("kcat", append([]string{"-b", q.Addr}, args...)...)
+	out, _, err := kcatTalk(q, input, args...)
+	return out, err
+}
+
+// kcatTalk runs kcat against the broker and returns what it printed, and what it said of that. Its exit
+// status does not tell all errors, so what it says as one counts too.
+func kcatTalk(q request, input string, args ...string) (printed []byte, told string, err error) {
+	cmd := exec.Command("kcat", append(kcatReach(q), args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
-	err := cmd.Run()
+	err = cmd.Run()
 	text := said.String()
 	if err == nil && !strings.Contains(text, "ERROR") && !strings.Contains(text, "failed") {
-		return out.Bytes(), nil
+		return out.Bytes(), text, nil
 	}
 	if err == nil {
 		err = errors.New("it printed an error")
 	}
 	fail := &coded{err: fmt.Errorf("kcat %s: %w: %s", strings.Join(args, " "), err, text)}
-	for code, words := range map[int]string{3: "Unknown topic", 10: "Message size too large"} {
+	fail.code = kcatCode(text)
+	return nil, text, fail
+}
+
+// kcatCode is the protocol's code of an error that kcat has printed.
+func kcatCode(text string) int {
+	for code, words := range map[int]string{3: "Unknown topic", 10: "Message size too large", 29: "Topic authorization failed"} {
 		if strings.Contains(text, words) {
-			fail.code = code
+			return code
 		}
 	}
-	return nil, fail
+	return 0
 }
+
+// kcatThrottled is how kcat tells that the broker had it wait, and for how many milliseconds.
+var kcatThrottled = regexp.MustCompile(`throttled request for (\d+)ms`)
 
 type kcatMetadata struct {
 	Topics []struct {
@@ -61,7 +91,7 @@ type kcatMetadata struct {
 }
 
 func (*kcat) describe(q request) (response, error) {
-	out, err := kcatRun(q, "", "-L", "-J", "-t", q.Topic)
+	out, err := kcatRun(q, "", "-L", "-J", "-t", q.Topic, "-m", strconv.Itoa(cmp.Or(q.WaitMS, 5000)/1000))
 	if err != nil {
 		return response{}, err
 	}
@@ -73,11 +103,7 @@ func (*kcat) describe(q request) (response, error) {
 		return response{}, fmt.Errorf("%d topics in %s", len(m.Topics), out)
 	}
 	if text := m.Topics[0].Error; text != "" {
-		code := 0
-		if strings.Contains(text, "Unknown topic") {
-			code = 3
-		}
-		return response{}, &coded{code, fmt.Errorf("%s", text)}
+		return response{}, &coded{kcatCode(text), fmt.Errorf("%s", text)}
 	}
 	a := response{Partitions: len(m.Topics[0].Partitions)}
 	for _, p := range m.Topics[0].Partitions {
@@ -119,6 +145,7 @@ func (*kcat) produce(q request) (response, error) {
 	// One kcat sends lines that share their headers, and makes null of both an
 	// empty key and an empty value.
 	var input strings.Builder
+	var a response
 	for i, r := range records {
 		fmt.Fprintf(&input, "%s\t%s\n", r.Key, r.Value)
 		if i+1 < len(records) && slices.EqualFunc(r.Headers, records[i+1].Headers, sameHeader) {
@@ -128,12 +155,20 @@ func (*kcat) produce(q request) (response, error) {
 		for _, h := range r.Headers {
 			run = append(run, "-H", h.Name+"="+string(h.Value))
 		}
-		if _, err := kcatRun(q, input.String(), run...); err != nil {
+		_, told, err := kcatTalk(q, input.String(), run...)
+		if err != nil {
 			return response{}, err
+		}
+		for _, m := range kcatThrottled.FindAllStringSubmatch(told, -1) {
+			ms, err := strconv.Atoi(m[1])
+			if err != nil {
+				return response{}, err
+			}
+			a.ThrottleMS = max(a.ThrottleMS, ms)
 		}
 		input.Reset()
 	}
-	return response{}, nil
+	return a, nil
 }
 
 func sameHeader(a, b header) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) }
@@ -150,7 +185,7 @@ type kcatRecord struct {
 
 func (*kcat) consume(q request) (response, error) {
 	out, err := kcatRun(q, "", "-C", "-t", q.Topic, "-p", strconv.Itoa(int(q.Partition)),
-		"-o", strconv.FormatInt(q.Offset, 10), "-c", strconv.Itoa(q.Count), "-e", "-q", "-J")
+		"-X", "isolation.level="+kcatIsolation(q), "-o", strconv.FormatInt(q.Offset, 10), "-c", strconv.Itoa(q.Count), "-e", "-q", "-J")
 	if err != nil {
 		return response{}, err
 	}
@@ -196,8 +231,8 @@ func (*kcat) time(q request) (response, error) {
 
 // join runs kcat as a member; it commits by itself what it printed.
 func (k *kcat) join(q request) (response, error) {
-	cmd := exec.Command("kcat", "-b", q.Addr, "-q", "-u", "-J", "-X", "auto.commit.interval.ms=300", "-X", "heartbeat.interval.ms=500",
-		"-X", "session.timeout.ms="+strconv.Itoa(q.SessionMS), "-X", "auto.offset.reset=earliest", "-G", q.Group, q.Topic)
+	cmd := exec.Command("kcat", append(kcatReach(q), "-q", "-u", "-J", "-X", "auto.commit.interval.ms=300", "-X", "heartbeat.interval.ms=500",
+		"-X", "session.timeout.ms="+strconv.Itoa(q.SessionMS), "-X", "auto.offset.reset=earliest", "-G", q.Group, q.Topic)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -216,4 +251,57 @@ func (k *kcat) join(q request) (response, error) {
 		}
 	}()
 	return response{}, nil
+}
+
+func kcatIsolation(q request) string {
+	if q.Committed {
+		return "read_committed"
+	}
+	return "read_uncommitted"
+}
+
+// libraryFenced is librdkafka's own code for a producer that was fenced.
+const libraryFenced = -144
+
+// openTxn only notes the transactional id: each kcat is one transaction.
+func (k *kcat) openTxn(q request) (response, error) {
+	k.id = q
+	return response{}, nil
+}
+
+func (*kcat) beginTxn(request) (response, error) { return response{}, nil }
+
+func (k *kcat) sendInTxn(q request) (response, error) {
+	if k.txn == nil {
+		k.said.Reset()
+		k.txn = exec.Command("kcat", append(kcatReach(k.id), "-P", "-t", q.Topic, "-p", strconv.Itoa(int(q.Partition)), "-X", "transactional.id="+k.id.Txn,
+			"-X", "transaction.timeout.ms="+strconv.Itoa(k.id.TxnMS))...)
+		k.txn.Stdout, k.txn.Stderr = &k.said, &k.said
+		var err error
+		if k.lines, err = k.txn.StdinPipe(); err != nil {
+			return response{}, err
+		}
+		if err := k.txn.Start(); err != nil {
+			return response{}, err
+		}
+	}
+	// It sends lines when it has read a kilobyte, and skips empty ones.
+	_, err := io.WriteString(k.lines, strings.Join(q.Values, "\n")+strings.Repeat("\n", 1<<10))
+	return response{}, err
+}
+
+// endTxn ends the input, at which kcat commits unless it was interrupted.
+func (k *kcat) endTxn() error {
+	_ = k.lines.Close()
+	err := k.txn.Wait()
+	k.txn = nil
+	said := k.said.String()
+	if err == nil && !strings.Contains(said, "ERROR") {
+		return nil
+	}
+	fail := &coded{err: fmt.Errorf("kcat: %s", said)}
+	if strings.Contains(said, "fenced") {
+		fail.code = libraryFenced
+	}
+	return fail
 }

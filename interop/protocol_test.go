@@ -44,6 +44,21 @@ type request struct {
 	Class       string            `json:"class,omitempty"`
 	Args        []string          `json:"args,omitempty"`
 	Input       string            `json:"input,omitempty"`
+	Txn         string            `json:"txn,omitempty"`    // the transactional id
+	TxnMS       int               `json:"txn_ms,omitempty"` // the transaction's time-out
+	Committed   bool              `json:"committed"`        // read only what is committed
+	Values      []string          `json:"values,omitempty"` // what to write in a transaction
+	Login       *login            `json:"login,omitempty"`  // nil: neither TLS nor a login
+}
+
+// login says how a client reaches a listener with TLS, and who it is. Its certificate and its password are both optional.
+type login struct {
+	CA          string `json:"ca"`                    // file with the certificate of the authority that signs the servers' ones
+	Certificate string `json:"certificate,omitempty"` // file with the client's key and certificate
+	Mechanism   string `json:"mechanism,omitempty"`   // of SASL, in its full name; "" is none
+	User        string `json:"user,omitempty"`
+	Password    string `json:"password,omitempty"`
+	Token       string `json:"token,omitempty"` // file with the token of OAUTHBEARER
 }
 
 // response is a driver's answer. Code is the protocol's error code when the
@@ -60,6 +75,7 @@ type response struct {
 	Records    []groupRecord `json:"records"`
 	Output     string        `json:"output"`
 	Exit       int           `json:"exit"`
+	ThrottleMS int           `json:"throttle_ms"` // the longest time for which the broker had the client wait
 }
 
 // groupRecord is a record that a group member was given.

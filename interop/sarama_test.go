@@ -15,6 +15,10 @@ type saramaClient struct {
 	inbox
 	group   sarama.ConsumerGroup
 	session sarama.ConsumerGroupSession // of the newest generation; guarded by inbox.mu
+
+	producer  sarama.SyncProducer // of transactions
+	groupName string
+	topic     string // that the group reads
 }
 
 // inbox keeps what a library hands to us until the suite polls. It is safe for
@@ -66,6 +70,9 @@ func saramaDriver() ops {
 	return ops{
 		"create": s.create, "describe": s.describe, "produce": s.produce, "consume": s.consume,
 		"time": s.time, "tail": s.tail, "join": s.join, "poll": s.poll, "commit": s.commit,
+		"txn_open": s.openTxn, "txn_begin": s.beginTxn, "txn_send": s.sendInTxn, "txn_offsets": s.sendOffsets,
+		"txn_commit": func(request) (response, error) { return response{}, saramaCoded(s.producer.CommitTxn()) },
+		"txn_abort":  func(request) (response, error) { return response{}, saramaCoded(s.producer.AbortTxn()) },
 	}
 }
 
@@ -82,7 +89,7 @@ func saramaCoded(err error) error {
 	return err
 }
 
-func saramaConfig() *sarama.Config {
+func saramaConfig(q request) (*sarama.Config, error) {
 	c := sarama.NewConfig()
 	c.Version = sarama.MaxVersion
 	c.Metadata.AllowAutoTopicCreation = false
@@ -94,11 +101,15 @@ func saramaConfig() *sarama.Config {
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
 	c.Consumer.Offsets.AutoCommit.Enable = false
 	c.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
-	return c
+	return c, saramaReach(c, q)
 }
 
 func (*saramaClient) create(q request) (response, error) {
-	admin, err := sarama.NewClusterAdmin([]string{q.Addr}, saramaConfig())
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
+	admin, err := sarama.NewClusterAdmin([]string{q.Addr}, c)
 	if err != nil {
 		return response{}, err
 	}
@@ -117,7 +128,11 @@ func (*saramaClient) create(q request) (response, error) {
 }
 
 func (*saramaClient) describe(q request) (response, error) {
-	admin, err := sarama.NewClusterAdmin([]string{q.Addr}, saramaConfig())
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
+	admin, err := sarama.NewClusterAdmin([]string{q.Addr}, c)
 	if err != nil {
 		return response{}, err
 	}
@@ -143,7 +158,10 @@ func (*saramaClient) produce(q request) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	c := saramaConfig()
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
 	c.Producer.RequiredAcks = map[string]sarama.RequiredAcks{"0": sarama.NoResponse, "1": sarama.WaitForLocal, "all": sarama.WaitForAll}[q.Acks]
 	c.Producer.Compression = map[string]sarama.CompressionCodec{
 		"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy,
@@ -187,7 +205,12 @@ func (*saramaClient) produce(q request) (response, error) {
 }
 
 func (*saramaClient) consume(q request) (response, error) {
-	consumer, err := sarama.NewConsumer([]string{q.Addr}, saramaConfig())
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
+	c.Consumer.IsolationLevel = saramaIsolation(q)
+	consumer, err := sarama.NewConsumer([]string{q.Addr}, c)
 	if err != nil {
 		return response{}, saramaCoded(err)
 	}
@@ -215,7 +238,11 @@ func (*saramaClient) consume(q request) (response, error) {
 }
 
 func (*saramaClient) time(q request) (response, error) {
-	cl, err := sarama.NewClient([]string{q.Addr}, saramaConfig())
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
+	cl, err := sarama.NewClient([]string{q.Addr}, c)
 	if err != nil {
 		return response{}, saramaCoded(err)
 	}
@@ -227,14 +254,17 @@ func (*saramaClient) time(q request) (response, error) {
 // tail counts how often a partition's end did not cover a record that was acknowledged
 // just before.
 func (*saramaClient) tail(q request) (response, error) {
-	c := saramaConfig()
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
 	c.Producer.RequiredAcks = sarama.WaitForLocal // its default
 	producer, err := sarama.NewSyncProducer([]string{q.Addr}, c)
 	if err != nil {
 		return response{}, saramaCoded(err)
 	}
 	defer producer.Close()
-	reader, err := sarama.NewClient([]string{q.Addr}, saramaConfig())
+	reader, err := sarama.NewClient([]string{q.Addr}, c)
 	if err != nil {
 		return response{}, saramaCoded(err)
 	}
@@ -257,9 +287,13 @@ func (*saramaClient) tail(q request) (response, error) {
 }
 
 func (s *saramaClient) join(q request) (response, error) {
-	c := saramaConfig()
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
 	c.Consumer.Group.Session.Timeout = time.Duration(q.SessionMS) * time.Millisecond
-	var err error
+	c.Consumer.IsolationLevel = saramaIsolation(q)
+	s.groupName, s.topic = q.Group, q.Topic
 	if s.group, err = sarama.NewConsumerGroup([]string{q.Addr}, q.Group, c); err != nil {
 		return response{}, saramaCoded(err)
 	}
@@ -297,4 +331,49 @@ func (s *saramaClient) commit(q request) (response, error) {
 	session.MarkOffset(q.Topic, q.Partition, next, "")
 	session.Commit()
 	return response{Offset: next}, nil
+}
+
+func saramaIsolation(q request) sarama.IsolationLevel {
+	if q.Committed {
+		return sarama.ReadCommitted
+	}
+	return sarama.ReadUncommitted
+}
+
+// openTxn starts a producer of transactions, which ends what a former one with its transactional id has left open.
+func (s *saramaClient) openTxn(q request) (response, error) {
+	if s.producer != nil {
+		_ = s.producer.Close() // one that is fenced cannot end what it has begun
+	}
+	c, err := saramaConfig(q)
+	if err != nil {
+		return response{}, err
+	}
+	c.Net.MaxOpenRequests = 1
+	c.Producer.Idempotent, c.Producer.RequiredAcks = true, sarama.WaitForAll
+	c.Producer.Transaction.ID, c.Producer.Transaction.Timeout = q.Txn, time.Duration(q.TxnMS)*time.Millisecond
+	s.producer, err = sarama.NewSyncProducer([]string{q.Addr}, c)
+	return response{}, saramaCoded(err)
+}
+
+func (s *saramaClient) beginTxn(request) (response, error) {
+	return response{}, saramaCoded(s.producer.BeginTxn())
+}
+
+func (s *saramaClient) sendInTxn(q request) (response, error) {
+	var all []*sarama.ProducerMessage
+	for _, v := range q.Values {
+		all = append(all, &sarama.ProducerMessage{Topic: q.Topic, Partition: q.Partition, Value: sarama.StringEncoder(v)})
+	}
+	return response{}, saramaCoded(s.producer.SendMessages(all))
+}
+
+func (s *saramaClient) sendOffsets(request) (response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*sarama.PartitionOffsetMetadata
+	for p, next := range s.given {
+		all = append(all, &sarama.PartitionOffsetMetadata{Partition: p, Offset: next})
+	}
+	return response{}, saramaCoded(s.producer.AddOffsetsToTxn(map[string][]*sarama.PartitionOffsetMetadata{s.topic: all}, s.groupName))
 }

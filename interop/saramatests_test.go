@@ -20,14 +20,8 @@ import (
 	"time"
 )
 
-// saramaSkips are the functional tests of Sarama that ask for what is not served yet, and those that run other programs.
+// saramaSkips are the functional tests of Sarama that run other programs.
 var saramaSkips = []struct{ name, reason string }{
-	{"TestFuncTxn.*", "transactions"},
-	{"TestFuncInitProducerId3", "transactions"},
-	{"TestReadOnlyAndAllCommittedMessages", "transactions"},
-	{"TestFuncDescribeTransactions", "transactions"},
-	{"TestFuncListTransactions", "transactions"},
-	{"TestFuncAdminQuotas", "quotas"},
 	{"TestJava.*", "Java's clients, which TestClients and TestTools run"},
 	{"TestFuncJavaInterop.*", "Java's clients, which TestClients and TestTools run"},
 }
@@ -108,7 +102,8 @@ func TestSaramaOwnTests(t *testing.T) {
 		t.Fatalf("go test of sarama: %v\n%s\n%s\n%v", err, failed.String(), out[max(0, len(out)-10_000):], os.WriteFile(log, out, 0o600))
 	}
 	// A test that found no broker, or was renamed, would have proved nothing.
-	contains(t, string(out), "--- PASS: TestFuncProducingIdempotentWithBrokerFailure", "--- PASS: TestConsumerFetchFollowerFailover", "--- PASS: TestFuncConsumerGroupFuzzy")
+	contains(t, string(out), "--- PASS: TestFuncProducingIdempotentWithBrokerFailure", "--- PASS: TestConsumerFetchFollowerFailover", "--- PASS: TestFuncConsumerGroupFuzzy",
+		"--- PASS: TestFuncTxnProduceWithBrokerFailure", "--- PASS: TestFuncTxnProduceEpochBump", "--- PASS: TestFuncTxnAbortedProduce", "--- PASS: TestFuncAdminQuotas")
 }
 
 func saramaAddr(id int) string { return "127.0.0.1:" + strconv.Itoa(firstSaramaPort+id-1) }

@@ -15,7 +15,7 @@ const (
 	topicsTool   = "org.apache.kafka.tools.TopicCommand"
 	producerTool = "org.apache.kafka.tools.ConsoleProducer"
 	consumerTool = "org.apache.kafka.tools.consumer.ConsoleConsumer"
-	configsTool  = "kafka.admin.ConfigCommand"
+	configsTool  = "org.apache.kafka.tools.ConfigCommand"
 	groupsTool   = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 	offsetsTool  = "org.apache.kafka.tools.GetOffsetShell"
 	dumpTool     = "org.apache.kafka.tools.DumpLogSegments"
@@ -34,12 +34,22 @@ const (
 // toolbox runs Kafka's tools one after another in one JVM.
 type toolbox struct {
 	*driver
-	addr string
+	addr   string
+	config string // file with how its clients log in, "" if they do not
+}
+
+// reach are the arguments by which a tool reaches the broker.
+func (b toolbox) reach() []string {
+	args := []string{"--bootstrap-server", b.addr}
+	if b.config != "" {
+		args = append(args, "--command-config", b.config)
+	}
+	return args
 }
 
 func tools(t *testing.T, addr string) toolbox {
 	t.Helper()
-	return toolbox{start(t, "kafka tools", java(t, 256, "Driver")), addr}
+	return toolbox{driver: start(t, "kafka tools", java(t, 256, "Tools")), addr: addr}
 }
 
 // run runs a tool and returns what it printed and its exit status.
@@ -52,7 +62,7 @@ func (b toolbox) run(t *testing.T, class, input string, args ...string) (string,
 // do runs a tool against the broker; it must succeed.
 func (b toolbox) do(t *testing.T, class, input string, args ...string) string {
 	t.Helper()
-	args = append([]string{"--bootstrap-server", b.addr}, args...)
+	args = append(b.reach(), args...)
 	out, exit := b.run(t, class, input, args...)
 	if exit != 0 || strings.Contains(out, "Exception") {
 		t.Fatalf("%s %s: exit status %d\n%s", class, strings.Join(args, " "), exit, out)
@@ -63,7 +73,7 @@ func (b toolbox) do(t *testing.T, class, input string, args ...string) string {
 // fails runs a tool that must end with a status other than 0 and print text.
 func (b toolbox) fails(t *testing.T, text, class string, args ...string) {
 	t.Helper()
-	out, exit := b.run(t, class, "", append([]string{"--bootstrap-server", b.addr}, args...)...)
+	out, exit := b.run(t, class, "", append(b.reach(), args...)...)
 	if exit == 0 || !strings.Contains(out, text) {
 		t.Errorf("%s %s: exit status %d, want a failure that says %q\n%s", class, strings.Join(args, " "), exit, text, out)
 	}
@@ -93,6 +103,7 @@ func TestTools(t *testing.T) {
 	}
 	t.Run("kafka-consumer-groups", box.groups)
 	t.Run("kafka-get-offsets", box.offsets)
+	t.Run("kafka-transactions", box.transactions)
 	t.Run("without security", box.withoutSecurity)
 	if b.factor == 1 { // else TestClusterTools has more of them
 		t.Run("without a cluster", box.withoutCluster)

@@ -13,6 +13,8 @@
 #   scripts/bench.sh --no-nats  installs nothing
 #   scripts/bench.sh --quick --before OLD/bin/leat --out before.md   another leat in turns with this one
 #   scripts/bench.sh --only '^latency' --rounds 3 --out latency.md
+#   scripts/bench.sh --no-nats --only '^(transactions|compaction)'   exactly once and compacted topics: ten minutes
+#   scripts/bench.sh --no-nats --only '^security'   logins, connections over TLS, and what authorisation costs: 25 minutes
 #   scripts/bench.sh --only '^cluster'   clusters of three nodes, and how long their faults are felt: half an hour
 #
 # Arguments go to the suite ("--help" lists them); the last of a flag wins.

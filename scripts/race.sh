@@ -9,4 +9,4 @@ if ! command -v "${cc%% *}" >/dev/null; then
   [ "${LEAT_TEST_REQUIRE_ALL:-}" != 1 ]
   exit
 fi
-CGO_ENABLED=1 exec "$GO" test -race -timeout 15m "$@"
+CGO_ENABLED=1 exec "$GO" test -race -timeout 30m "$@"

@@ -19,11 +19,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wan"
 )
 
 // machine is the place of a node: its disk and its address stay the same through all lives of the node.
 type machine struct {
 	number int // of the node, from 1 on
+	site   *wan.Site
 	disk   *disk
 	addr   string
 	out    *output // of all lives
@@ -36,7 +39,7 @@ type chaosCluster struct {
 	machines []*machine
 	settings []string
 	token    string
-	network  *chaosNetwork
+	network  *wan.Network // the first site is the clients'
 }
 
 // healLimit is how long a cluster may take until all its replicas are in sync when nothing is broken any
@@ -48,8 +51,9 @@ func newChaosCluster(t *testing.T, count int, settings ...string) *chaosCluster 
 	t.Helper()
 	c := &chaosCluster{settings: settings, network: newChaosNetwork(t, count)}
 	for i := range count {
-		m := &machine{number: i + 1, out: &output{}, addr: addrOf(i+1) + ":9092"}
-		m.disk = newDisk(t, 4096)
+		site := c.nodeSites()[i]
+		m := &machine{number: i + 1, site: site, out: &output{}, addr: site.At(9092)}
+		m.disk = newDisk(t, 12288) // a long campaign keeps all its records; nothing is written to what is not used
 		cl, err := kgo.NewClient(kgo.SeedBrokers(m.addr), kgo.RequestRetries(0), kgo.DialTimeout(time.Second),
 			kgo.RequestTimeoutOverhead(2*time.Second))
 		if err != nil {
@@ -102,13 +106,13 @@ func (c *chaosCluster) addrs() (addrs []string) {
 // launch starts a node and does not wait for anything.
 func (c *chaosCluster) launch(t *testing.T, m *machine, args ...string) {
 	t.Helper()
-	args = append([]string{"--net=/run/netns/" + namespaceOf(m.number), leat, "up", "--data", m.data(), "--listen", m.addr, "--http", "off", "--rack", fmt.Sprintf("rack-%d", m.number)}, args...)
-	m.p = &process{addr: m.addr, cmd: exec.Command("nsenter", append(args, c.settings...)...), out: m.out, done: make(chan struct{})}
+	args = append([]string{"up", "--data", m.data(), "--listen", m.addr, "--http", "off", "--rack", fmt.Sprintf("rack-%d", m.number)}, args...)
+	m.p = &process{addr: m.addr, cmd: exec.Command(leat, append(args, c.settings...)...), out: m.out, done: make(chan struct{})}
 	m.p.cmd.Stdout, m.p.cmd.Stderr = m.out, m.out
 	m.p.cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "LEAT_") })
 	p := m.p
 	fmt.Fprintf(m.out, "-- %s: start\n", time.Now().UTC().Format("15:04:05.000"))
-	if err := p.cmd.Start(); err != nil {
+	if err := m.site.Start(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -140,7 +144,7 @@ func killMachines(machines ...*machine) {
 func (c *chaosCluster) cutPower(t *testing.T, how uint32, machines ...*machine) {
 	t.Helper()
 	for _, m := range machines {
-		c.network.setBetween(m.number, c.network.places(0), pathState{cut: true})
+		c.network.SetBetween(m.site, c.network.Sites(), wan.Settings{Cut: true})
 		signal(t, m.p, syscall.SIGSTOP)
 	}
 	for _, m := range machines {
@@ -149,7 +153,7 @@ func (c *chaosCluster) cutPower(t *testing.T, how uint32, machines ...*machine) 
 	}
 	killMachines(machines...)
 	for _, m := range machines {
-		c.network.setBetween(m.number, c.network.places(0), pathState{})
+		c.network.SetBetween(m.site, c.network.Sites(), wan.Settings{})
 		m.disk.again(t)
 	}
 }
@@ -353,6 +357,7 @@ func (c *chaosCluster) others(m *machine) []*machine {
 func (c *chaosCluster) compareReplicas(t *testing.T) {
 	t.Helper()
 	replicas := map[string]map[int][]string{} // by partition's directory, then node
+	compacted := map[string]map[int]string{}  // their directories
 	for _, m := range c.machines {
 		dirs, err := filepath.Glob(filepath.Join(m.data(), "*-*"))
 		if err != nil {
@@ -369,10 +374,21 @@ func (c *chaosCluster) compareReplicas(t *testing.T) {
 			if replicas[name] == nil {
 				replicas[name] = map[int][]string{}
 			}
-			replicas[name][m.number] = readBatches(t, dir)
+			replicas[name][m.number] = nil
+			if !isCompacted(name) {
+				replicas[name][m.number] = readBatches(t, dir)
+				continue
+			}
+			if compacted[name] == nil {
+				compacted[name] = map[int]string{}
+			}
+			compacted[name][m.number] = dir
 		}
 	}
 	batches := 0
+	for name, dirs := range compacted {
+		batches += compareCompacted(t, name, dirs)
+	}
 	for _, name := range slices.Sorted(maps.Keys(replicas)) {
 		if len(replicas[name]) != 3 {
 			t.Errorf("%s is on %d nodes", name, len(replicas[name]))

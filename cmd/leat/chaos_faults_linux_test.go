@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/leatstream/leat/internal/wan"
 )
 
 // chaosFault breaks something, and mends it again.
@@ -47,6 +49,19 @@ func chaosFaults() []chaosFault {
 		add("failing disk of %s", false, failSyncs)
 		add("slow disk of %s", false, slowSyncs)
 	}
+	coordinator := func(what string, isShort bool, run func(t *testing.T, c *campaign, m *machine)) {
+		faults = append(faults, chaosFault{fmt.Sprintf(what, "the transactions' coordinator"), isShort, func(t *testing.T, c *campaign) {
+			t.Helper()
+			run(t, c, pickTxnCoordinator(t, c))
+		}})
+	}
+	coordinator("kill -9 of %s", true, killOne)
+	coordinator("kill -9 and start at once of %s", false, killAndStart)
+	coordinator("power cut of %s", false, cutPowerOfOne)
+	coordinator("SIGSTOP and SIGCONT of %s", false, standStill)
+	coordinator("orderly restart of %s", false, restartOne)
+	coordinator("cut of %s from the other nodes", false, cutFromNodes)
+	coordinator("cut of %s from everybody", false, cutFromAll)
 	return append(
 		faults,
 		chaosFault{"two nodes do not hear each other", false, cutPair},
@@ -117,32 +132,32 @@ func restartOne(t *testing.T, c *campaign, m *machine) {
 
 func cutFromNodes(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
-	defer c.network.mend()
-	c.network.setBetween(m.number, c.network.places(1), pathState{cut: true})
+	defer c.network.Mend()
+	c.network.SetBetween(m.site, c.nodeSites(), wan.Settings{Cut: true})
 	c.lastAtLeast(t, c.pause, "with "+m.String()+" cut off")
 }
 
 func cutFromAll(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
-	defer c.network.mend()
-	c.network.setBetween(m.number, c.network.places(0), pathState{cut: true})
+	defer c.network.Mend()
+	c.network.SetBetween(m.site, c.network.Sites(), wan.Settings{Cut: true})
 	c.lastAtLeast(t, c.pause, "with "+m.String()+" cut off")
 }
 
 func cutOutgoing(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
-	defer c.network.mend()
+	defer c.network.Mend()
 	for _, other := range c.others(m) {
-		c.network.set(m.number, other.number, pathState{cut: true})
+		c.network.Set(m.site, other.site, wan.Settings{Cut: true})
 	}
 	c.lastAtLeast(t, c.pause, "while nobody hears "+m.String())
 }
 
 func cutIncoming(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
-	defer c.network.mend()
+	defer c.network.Mend()
 	for _, other := range c.others(m) {
-		c.network.set(other.number, m.number, pathState{cut: true})
+		c.network.Set(other.site, m.site, wan.Settings{Cut: true})
 	}
 	c.lastAtLeast(t, c.pause, "while "+m.String()+" hears nobody")
 }
@@ -150,50 +165,44 @@ func cutIncoming(t *testing.T, c *campaign, m *machine) {
 // flap cuts a node off and lets it in again, for times around those in which nodes take each other for dead.
 func flap(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
-	defer c.network.mend()
+	defer c.network.Mend()
 	for until := time.Now().Add(2 * c.pause); time.Now().Before(until); {
-		c.network.setBetween(m.number, c.network.places(1), pathState{cut: true})
+		c.network.SetBetween(m.site, c.nodeSites(), wan.Settings{Cut: true})
 		pause(t.Context(), time.Duration(c.rng.IntN(4000))*time.Millisecond)
-		c.network.setBetween(m.number, c.network.places(1), pathState{})
+		c.network.SetBetween(m.site, c.nodeSites(), wan.Settings{})
 		pause(t.Context(), time.Duration(c.rng.IntN(2000))*time.Millisecond)
 	}
 }
 
 func cutPair(t *testing.T, c *campaign) {
 	t.Helper()
-	defer c.network.mend()
+	defer c.network.Mend()
 	m := c.controller(t)
 	others := c.others(m)
 	other := others[c.rng.IntN(len(others))]
-	c.network.setBetween(m.number, []int{other.number}, pathState{cut: true})
+	c.network.SetBetween(m.site, []*wan.Site{other.site}, wan.Settings{Cut: true})
 	c.lastAtLeast(t, c.pause, fmt.Sprintf("while %v and %v do not hear each other", m, other))
 }
 
 func loseOnAll(t *testing.T, c *campaign) {
 	t.Helper()
-	defer c.network.mend()
-	for _, place := range c.network.places(1) {
-		c.network.setBetween(place, c.network.places(1), pathState{loss: 0.05})
-	}
+	defer c.network.Mend()
+	c.setBetweenNodes(wan.Settings{Loss: 0.05})
 	c.lastAtLeast(t, c.pause, "in a lossy network")
 }
 
 func delayAll(t *testing.T, c *campaign) {
 	t.Helper()
-	defer c.network.mend()
-	for _, place := range c.network.places(1) {
-		c.network.setBetween(place, c.network.places(1), pathState{delay: 60 * time.Millisecond})
-	}
+	defer c.network.Mend()
+	c.setBetweenNodes(wan.Settings{Delay: 60 * time.Millisecond})
 	c.lastAtLeast(t, c.pause, "in a slow network")
 }
 
 // cutAll cuts all nodes from each other. None of them can go on until the cut ends.
 func cutAll(t *testing.T, c *campaign) {
 	t.Helper()
-	defer c.network.mend()
-	for _, place := range c.network.places(1) {
-		c.network.setBetween(place, c.network.places(1), pathState{cut: true})
-	}
+	defer c.network.Mend()
+	c.setBetweenNodes(wan.Settings{Cut: true})
 	pause(t.Context(), c.pause)
 }
 
@@ -288,12 +297,12 @@ func letMonkeyIn(t *testing.T, c *campaign) {
 			down[m] = true
 		case action < 6:
 			other := pickAny(t, c)
-			c.network.set(m.number, other.number, pathState{cut: true})
+			c.network.Set(m.site, other.site, wan.Settings{Cut: true})
 		default:
-			c.network.mend()
+			c.network.Mend()
 		}
 	}
-	c.network.mend()
+	c.network.Mend()
 	for m := range still {
 		signal(t, m.p, syscall.SIGCONT)
 	}

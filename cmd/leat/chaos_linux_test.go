@@ -49,7 +49,7 @@ func (c *campaign) awaitProgress(t *testing.T, when string) {
 		}
 		if time.Now().After(until) {
 			for _, m := range c.machines {
-				t.Logf("%v sees %s", m, describePartitions(t.Context(), m))
+				t.Logf("%v has %d MB free, and sees %s", m, m.disk.free()>>20, describePartitions(t.Context(), m))
 			}
 			t.Fatalf("%s not every partition takes records within %v: %v before, %v now", when, limit, before, now)
 		}
@@ -92,7 +92,8 @@ func (c *campaign) meet(t *testing.T, f chaosFault) {
 	gap, where := c.longestGap()
 	_, after := c.count()
 	c.awaitSeen(t, f.name)
-	for _, err := range c.faults() {
+	c.awaitTransactions(t, "after "+f.name)
+	for _, err := range append(c.faults(), c.money.faults()...) {
 		t.Error(err)
 	}
 	row = chaosRow{f.name, after - before, gap, where, healed, !t.Failed()}
@@ -144,13 +145,15 @@ func (c *campaign) finish(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.awaitSeen(t, "all faults")
+	c.awaitCommittedSeen(t, "after all faults")
 	c.awaitHealed(t)
 	c.admin.check(t, c.chaosCluster)
 	c.reading()
 	c.readers.Wait()
-	for _, err := range c.faults() {
+	for _, err := range append(c.faults(), c.money.faults()...) {
 		t.Error(err)
 	}
+	c.money.compareReaders(t, committedReaderName, rackReaderName)
 	for _, m := range c.machines {
 		signal(t, m.p, syscall.SIGTERM)
 	}
@@ -159,6 +162,7 @@ func (c *campaign) finish(t *testing.T) {
 	}
 	c.compareReplicas(t)
 	t.Log(c.history)
+	t.Log(c.money.summary())
 }
 
 func startCampaign(t *testing.T, plan chaosPlan, rng *rand.Rand) *campaign {
@@ -166,8 +170,8 @@ func startCampaign(t *testing.T, plan chaosPlan, rng *rand.Rand) *campaign {
 	c := &campaign{rng: rng, pause: plan.pause, stop: plan.stop()}
 	c.chaosCluster = newChaosCluster(t, plan.nodes, "--set", "broker.session.timeout.ms=3000")
 	topics := chaosTopics()
-	c.createTopics(t, topics)
-	c.chaosLoad = startChaosLoad(t, c.addrs(), topics)
+	c.createTopics(t, append(transactionTopics(), topics...))
+	c.chaosLoad = startChaosLoad(t, c.addrs(), topics, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	c.stopAdmin = cancel
 	c.admin = c.addAdministrator(ctx, t, plan.nodes, rng.Uint64())

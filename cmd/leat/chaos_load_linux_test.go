@@ -16,6 +16,7 @@ import (
 // chaosLoad is a set of clients that write to a cluster, read from it and commit offsets without pause.
 type chaosLoad struct {
 	*history
+	money   *transactionBook
 	seeds   []string
 	writing context.CancelFunc // ends the writers
 	reading context.CancelFunc // ends everybody else
@@ -31,10 +32,10 @@ const (
 	unanswered = 15
 )
 
-// startChaosLoad starts the clients. The topics must be there.
-func startChaosLoad(t *testing.T, seeds []string, topics []*chaosTopic) *chaosLoad {
+// startChaosLoad starts the clients, those with transactions only if that is asked for. The topics must be there.
+func startChaosLoad(t *testing.T, seeds []string, topics []*chaosTopic, withTransactions bool) *chaosLoad {
 	t.Helper()
-	l := &chaosLoad{history: newHistory(topics), seeds: seeds}
+	l := &chaosLoad{history: newHistory(topics), money: newTransactionBook(), seeds: seeds}
 	writing, stopWriting := context.WithCancel(t.Context())
 	reading, stopReading := context.WithCancel(t.Context())
 	l.writing, l.reading = stopWriting, stopReading
@@ -49,6 +50,9 @@ func startChaosLoad(t *testing.T, seeds []string, topics []*chaosTopic) *chaosLo
 		l.addMember(reading, t, fmt.Sprintf("member %d", i+1))
 	}
 	l.addInspector(reading, t)
+	if withTransactions {
+		l.addTransactions(writing, reading, t)
+	}
 	t.Cleanup(func() {
 		stopWriting()
 		stopReading()

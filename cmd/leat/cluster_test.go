@@ -110,7 +110,7 @@ func TestFinalize(t *testing.T) {
 	}
 	raised := tryVerb(t, t.TempDir(), "", "cluster finalize --bootstrap "+p.addr)
 	raised.expect(t, 0)
-	if !strings.Contains(raised.stdout, "raised the level of leat.metadata from 0 to ") {
+	if !strings.Contains(raised.stdout, "raised the level of leat.metadata from 0 to ") || !strings.Contains(raised.stdout, "raised the level of transaction.version from 0 to 2") {
 		t.Error(raised.stdout)
 	}
 	if after := lookAtCluster(t, p.addr); after.Level != before.Brokers[0].Highest {

@@ -92,9 +92,7 @@ func TestHostileBytes(t *testing.T) {
 		})
 	}
 	for _, want := range []string{"TLS", "HTTP"} {
-		if !strings.Contains(p.out.String(), want) {
-			t.Errorf("no log line says %s", want)
-		}
+		eventually(t, "a log line says "+want, func() bool { return strings.Contains(p.out.String(), want) })
 	}
 	p.stop(t)
 }

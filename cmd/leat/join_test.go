@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,7 +26,7 @@ func makeToken(t *testing.T, data string, args ...string) string {
 	r := tryVerb(t, t.TempDir(), "", strings.Join(append([]string{"cluster token --data", data}, args...), " "))
 	r.expect(t, 0)
 	token := strings.TrimSuffix(r.stdout, "\n")
-	if !strings.HasPrefix(token, "leat1.") || strings.ContainsAny(token, " \n") {
+	if !strings.HasPrefix(token, "leat") || strings.ContainsAny(token, " \n") {
 		t.Fatalf("the token is not alone: %q", r.stdout)
 	}
 	if !strings.Contains(r.stderr, "leat up --join ") || !strings.Contains(r.stderr, " UTC") || strings.Contains(r.stderr, token) {
@@ -262,5 +263,72 @@ func TestRemoveNode(t *testing.T) {
 	late.awaitEnd(t)
 	if text := late.out.String(); late.exitCode() == 0 || !strings.Contains(text, "was revoked") {
 		t.Errorf("a join with a token from before ends with %d: %s", late.exitCode(), text)
+	}
+}
+
+// TestMembershipIsRecorded proves that the audit log has each join token that was made, revoked or could not be, each node that was admitted, by which token,
+// and each that was removed or could not be, and who did it; and that it has no token.
+func TestMembershipIsRecorded(t *testing.T) {
+	t.Parallel()
+	first, dir := t.TempDir(), t.TempDir()
+	file := filepath.Join(dir, "audit.log")
+	p := up(t, first, "--set", "leat.audit.destinations=file", "--set", "leat.audit.file="+file)
+	holding := func(line string, code int) {
+		t.Helper()
+		tryVerb(t, dir, "", line+" --data "+first).expect(t, code)
+	}
+	token := tokenAsJSON(t, first, "")
+	joined := up(t, t.TempDir(), "--join", p.addr, "--token", token.Token)
+	holding("cluster token --for 1000h", 1)
+	other := tokenAsJSON(t, first, "")
+	holding("cluster token --revoke "+other.ID, 0)
+	holding("cluster token --revoke 0123456789abcdef", 3)
+	holding("cluster token --list", 0)
+	holding("cluster remove 7", 3)
+	holding("cluster remove 2", 0)
+	joined.awaitEnd(t)
+	p.stop(t)
+	listed := tryVerb(t, dir, "", "audit list -o json --file audit.log")
+	listed.expect(t, 0)
+	var got []string
+	for line := range strings.Lines(listed.stdout) {
+		var e struct {
+			Type string
+			Data struct {
+				Principal, Resource, Result string
+				Details                     map[string]string
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(e.Type, "leat.join.") || strings.HasPrefix(e.Type, "leat.node.") {
+			got = append(got, strings.Join(strings.Fields(strings.Join([]string{e.Type, e.Data.Resource, e.Data.Result, e.Data.Principal, e.Data.Details["joinToken"]}, " ")), " "))
+		}
+	}
+	const by = " Directory:node 1"
+	want := []string{
+		"leat.join.token.made " + token.ID + " allowed" + by,
+		"leat.node.admitted 2 allowed " + token.ID,
+		"",
+		"leat.join.token.made " + other.ID + " allowed" + by,
+		"leat.join.token.revoked " + other.ID + " allowed" + by,
+		"leat.join.token.revoked 0123456789abcdef failed" + by,
+		"leat.node.removed 7 failed" + by,
+		"leat.node.removed 2 allowed" + by,
+	}
+	if len(got) == len(want) { // the id of the token that was refused is told nobody else
+		want[2] = got[2]
+		if !regexp.MustCompile("^leat.join.token.made [0-9a-f]{16} failed" + by + "$").MatchString(got[2]) {
+			t.Errorf("the token that was refused: %s", got[2])
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("recorded\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for _, secret := range []string{token.Token, other.Token} {
+		if strings.Contains(readText(t, file), secret) {
+			t.Error("an event has a join token")
+		}
 	}
 }

@@ -178,13 +178,17 @@ func TestNothingIsFeigned(t *testing.T) {
 		{"--advertise", "0.0.0.0:9092", "no client can connect to it: write the name or address by which clients reach this machine"},
 		{"--advertise", "[::]:9092", "no client can connect to it"},
 		{"--advertise", "localhost:0", "no client can connect to port 0"},
-		{"--set", "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "asks for ACLs, which this version does not serve"},
+		{"--set", "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "authorizer.class.name needs super.users"},
 		{"--set", "allow.everyone.if.no.acl.found=false", "asks for ACLs"},
-		{"--set", "ssl.client.auth=required", "asks for TLS"},
-		{"--set", "sasl.enabled.mechanisms=PLAIN", "asks for authentication"},
+		{"--set", "ssl.client.auth=required", "ssl.client.auth=required asks for TLS"},
+		{"--set", "listener.name.plaintext.ssl.client.auth=requested", "asks for TLS"},
+		{"--set", "sasl.enabled.mechanisms=PLAIN", "asks for a login, and no listener does"},
+		{"--set", "sasl.jaas.config=" + secretValue, "sasl.jaas.config has no effect"},
+		{"--bootstrap-user", ":" + secretValue, "write NAME:PASSWORD"},
+		{"--bootstrap-user", "admin", "bootstrap-user has no password"},
 		{"--set", "super.users=User:admin", "asks for ACLs"},
-		{"--set", "ssl.keystore.password=" + secretValue, "ssl.keystore.password=[hidden] asks for TLS"},
-		{"--set", "security.inter.broker.protocol=SSL", "asks for TLS"},
+		{"--set", "sasl.oauthbearer.client.credentials.client.secret=" + secretValue, "sasl.oauthbearer.client.credentials.client.secret=[hidden] asks for authentication"},
+		{"--set", "security.inter.broker.protocol=SSL", "this node has no such listener"},
 		{"--set", "process.roles=controller", "a node is always a broker"},
 	} {
 		p := launch(t, t.TempDir(), freeAddr(t), "--http", "off", c.arg, c.value)
@@ -201,19 +205,19 @@ func TestNothingIsFeigned(t *testing.T) {
 	p := &process{cmd: exec.Command(leat, "up", "--data", dir, "--http", "off", "--set", "listener.security.protocol.map=PLAINTEXT:SSL")}
 	p.start(t, dir)
 	p.awaitEnd(t)
-	if want := "listener PLAINTEXT asks for SSL, which is not served yet"; p.exitCode() == 0 || !strings.Contains(p.out.String(), want) {
+	if want := "listener PLAINTEXT: there is no key: set ssl.keystore.type=PEM"; p.exitCode() == 0 || !strings.Contains(p.out.String(), want) {
 		t.Errorf("the default listener with SSL ends with %d: %s", p.exitCode(), p.out)
 	}
 	p = up(t, t.TempDir(), "--set", "num.io.threads=16")
 	adm := kadm.NewClient(p.client(t))
 	answers, err := adm.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Name: "sasl.enabled.mechanisms", Value: new("PLAIN")}}, 1)
-	if err != nil || answers[0].Err == nil || !strings.Contains(answers[0].ErrMessage, "asks for authentication") {
+	if err != nil || answers[0].Err == nil || !strings.Contains(answers[0].ErrMessage, "counts only when a node starts") {
 		t.Errorf("while it runs: %+v, %v", answers, err)
 	}
-	if _, err := adm.CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": new("compact")}, "compacted"); err != nil {
+	if _, err := adm.CreateTopic(t.Context(), 1, 1, map[string]*string{"errors.deadletterqueue.group.enable": new("true")}, "letters"); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction", "num.io.threads has no effect here, for the reasons in docs/configs.md"} {
+	for _, want := range []string{"errors.deadletterqueue.group.enable has no effect yet: it needs share groups", "num.io.threads has no effect here, for the reasons in docs/configs.md"} {
 		eventually(t, want, func() bool { return strings.Contains(p.out.String(), want) })
 	}
 }

@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -73,15 +75,26 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// freeAddr returns an address of the loopback that nobody listens on now.
+var givenPorts sync.Map // that freeAddr has returned
+
+// freeAddr returns an address of the loopback that nobody listens on now, and that it has not returned before. The system
+// gives its port to nobody else: it is below those of connections and of listeners that ask for any port.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, ports = 12_000, 20_000
+	for range 1000 {
+		port := lowest + rand.IntN(ports)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // launch starts "leat up" on dir and addr and does not wait for anything.

@@ -30,12 +30,16 @@ const previousVersion = "d32b1880f6c4cd5a14793aed31e414c5b0da2462"
 // buildPrevious builds the previous version from the history of the repository, and returns the program.
 func buildPrevious(t *testing.T) string {
 	t.Helper()
+	skip := t.Skipf
+	if os.Getenv("LEAT_TEST_REQUIRE_ALL") == "1" {
+		skip = t.Fatalf
+	}
 	git, err := exec.LookPath("git")
 	if err != nil {
-		t.Skip("the previous version is built from the history of the repository, and there is no git")
+		skip("the previous version is built from the history of the repository, and there is no git")
 	}
 	if out, err := exec.CommandContext(t.Context(), git, "cat-file", "-e", previousVersion+"^{commit}").CombinedOutput(); err != nil {
-		t.Skipf("the previous version, commit %s, is not in this copy of the repository: fetch all of its history (%s)", previousVersion[:7], out)
+		skip("the previous version, commit %s, is not in this copy of the repository: fetch all of its history with \"git fetch --unshallow\" (%s)", previousVersion[:7], out)
 	}
 	dir := t.TempDir()
 	runProgram(t, filepath.Join("..", ".."), git, "archive", "--format=tar", "--output="+filepath.Join(dir, "previous.tar"), previousVersion)
@@ -136,7 +140,7 @@ func newMixedCluster(t *testing.T, program string) *mixedCluster {
 		{&loadTopic{name: "plain", partitions: 3, padding: 600}, kgo.AllISRAcks(), false, []int64{3}},
 	}
 	c.createTopics(t, topics)
-	m.chaosLoad = startChaosLoad(t, c.addrs(), topics)
+	m.chaosLoad = startChaosLoad(t, c.addrs(), topics, false)
 	m.awaitProgress(t, "at the beginning")
 	return m
 }
@@ -243,14 +247,22 @@ func (m *mixedCluster) addStrictMember(t *testing.T) {
 	t.Cleanup(m.endMember)
 }
 
-// finalize runs the verb that raises the level of the metadata, and returns what it says.
-func (m *mixedCluster) finalize(t *testing.T, program string) string {
+// finalize runs the verb that raises the level of the metadata, and proves how it ends and that it says all of these things.
+func (m *mixedCluster) finalize(t *testing.T, program string, code int, want ...string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), program, "cluster", "finalize", "--bootstrap", m.machines[1].addr).CombinedOutput()
-	if err != nil {
-		t.Errorf("leat cluster finalize: %v\n%s", err, out)
+	cmd := exec.CommandContext(t.Context(), program, "cluster", "finalize", "--bootstrap", m.machines[1].addr)
+	out, err := cmd.CombinedOutput()
+	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatal(err)
 	}
-	return string(out)
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Errorf("leat cluster finalize ends with %d, want %d", got, code)
+	}
+	for _, text := range want {
+		if !strings.Contains(string(out), text) {
+			t.Errorf("leat cluster finalize does not say %q:\n%s", text, out)
+		}
+	}
 }
 
 // TestMixedVersions proves that a cluster is upgraded node by node under load: no acknowledged record is lost or
@@ -270,13 +282,11 @@ func TestMixedVersions(t *testing.T) {
 		m.restartAs(t, n, next, fmt.Sprintf("with %d new nodes", len(m.machines)-i))
 	}
 	m.restartAs(t, m.machines[1], previous, "with a node that went back")
-	if said := m.finalize(t, next); !strings.Contains(said, "there is nothing to do") {
-		t.Errorf("with a node of the previous version, finalize says: %s", said)
-	}
+	m.finalize(t, next, 1, "nothing was raised", "the upgrade is not finished: node 2 ("+m.machines[1].addr+") knows level 1 of leat.metadata instead of ",
+		"and level 0 of transaction.version instead of 2: upgrade it, and run this again")
 	m.restartAs(t, m.machines[1], next, "with new nodes only")
-	if said := m.finalize(t, next); !strings.Contains(said, "raised the level of leat.metadata from 1 to ") {
-		t.Errorf("with new nodes only, finalize says: %s", said)
-	}
+	m.finalize(t, next, 0, "raised the level of leat.metadata from 1 to ", "raised the level of transaction.version from 0 to 2")
+	m.finalize(t, next, 0, "there is nothing to do")
 	refused := m.machines[0]
 	refused.p.stop(t)
 	launchAs(t, refused, previous)

@@ -83,6 +83,15 @@ func (d *disk) mount() error {
 	return nil
 }
 
+// free is how many bytes are free on the disk.
+func (d *disk) free() int64 {
+	var s unix.Statfs_t
+	if err := unix.Statfs(d.dir, &s); err != nil {
+		return -1
+	}
+	return int64(s.Bavail) * s.Bsize
+}
+
 // A file system that is shut down in one of these ways writes nothing any more, not even the bytes
 // that it has in memory. In the first way it still writes its own journal.
 const (

@@ -46,11 +46,15 @@ var verbUses = map[string]verbUse{
 	"group export":         {"", "g"},
 	"group delete":         {"", "g"},
 	"group delete-offsets": {"g", "g --topic t"},
+	"txn list":             {"--older-than soon", ""},
+	"txn describe":         {"", "app"},
+	"txn abort":            {"app --topic t", "app"},
 	"config get":           {"", "--topic t"},
 	"config set":           {"--topic t retention.ms", "--topic t retention.ms=1"},
 	"config unset":         {"--broker many retention.ms", "--topic t retention.ms"},
 	"cluster":              {"nope", "-o json"},
 	"cluster apis":         {"extra", "-o json"},
+	"cluster drain":        {"two", "2"},
 	"cluster finalize":     {"extra", "-o json"},
 	"cluster log-dirs":     {"extra", "-o json"},
 	"cluster log-level":    {"root", "-o json"},
@@ -58,6 +62,45 @@ var verbUses = map[string]verbUse{
 	"cluster recover":      {"extra", ""},
 	"cluster remove":       {"two", ""},
 	"cluster token":        {"--for 0s", ""},
+	"user create":          {"", "alice"},
+	"user rotate":          {"", "alice"},
+	"user delete":          {"", "alice"},
+	"user list":            {"extra", "-o json"},
+	"token create":         {"--for 0s", "-o json"},
+	"token list":           {"extra", "-o json"},
+	"token renew":          {"", "abc"},
+	"token expire":         {"abc --for 0s", "abc"},
+	"quota set":            {"--user a producer_byte_rate=fast", "--user a producer_byte_rate=1000"},
+	"quota delete":         {"producer_byte_rate", "--user a"},
+	"quota list":           {"--user a --user-default", "-o json"},
+	"acl grant":            {"alice fly topic t", "alice read topic t*"},
+	"acl revoke":           {"alice read sky t", "alice read topic t"},
+	"acl list":             {"--resource sky", "--user alice"},
+	"acl explain":          {"alice read topic t*", "alice read topic t"},
+	"acl suggest":          {"extra", ""},
+	"audit list":           {"extra", "-o json"},
+	"audit tail":           {"extra", "--since 1h"},
+	"audit verify":         {"--anchor 5", "-o json"},
+	"role grant":           {"alice king orders*", "alice reader orders*"},
+	"role revoke":          {"alice writer group g", "alice reader orders*"},
+	"role list":            {"extra", "--user alice"},
+	"role describe":        {"king", ""},
+	"cert ca":              {"extra", ""},
+	"cert client":          {"", ""},
+	"cert renew":           {"extra", ""},
+	"cert rotate":          {"extra", ""},
+	"cert seal-key":        {"extra", ""},
+	"cert show":            {"extra", ""},
+	"secure":               {"--quiet-for 5m", ""},
+	"link create":          {"north", ""},
+	"link alter":           {"north", ""},
+	"link list":            {"extra", ""},
+	"link describe":        {"", ""},
+	"link pause":           {"", ""},
+	"link resume":          {"", ""},
+	"link skip":            {"north orders", ""},
+	"link delete":          {"", ""},
+	"link doctor":          {"", ""},
 	"health":               {"extra", "-o json"},
 	"completion":           {"ksh", ""},
 	"help":                 {"nope", ""},
@@ -79,7 +122,14 @@ type ran struct {
 // tryVerb runs the binary with the arguments in line, and checks that its output is fit for people.
 func tryVerb(t *testing.T, dir, stdin, line string) ran {
 	t.Helper()
+	return tryVerbIn(t, nil, dir, stdin, line)
+}
+
+// tryVerbIn is tryVerb with more variables in the environment, as NAME=VALUE.
+func tryVerbIn(t *testing.T, variables []string, dir, stdin, line string) ran {
+	t.Helper()
 	cmd := exec.Command(leat, strings.Fields(line)...)
+	cmd.Env = append(os.Environ(), variables...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Dir = strings.NewReader(stdin), &stdout, &stderr, dir
 	err := cmd.Run()
@@ -123,7 +173,7 @@ func findVerbs(t *testing.T, above string) []string {
 
 // isParent tells whether a verb only has other verbs below it.
 func isParent(verb string) bool {
-	return slices.Contains([]string{"topic", "group", "config", "bench"}, verb)
+	return slices.Contains([]string{"topic", "group", "txn", "config", "bench", "user", "token", "quota", "acl", "audit", "role", "cert", "link"}, verb)
 }
 
 // TestEveryVerbsExitCodes proves that every verb ends with the exit code that docs/commands.md
@@ -162,7 +212,7 @@ func TestEveryVerbsExitCodes(t *testing.T) {
 			continue
 		}
 		tryVerb(t, dir, "", verb+" "+use.wrong).expect(t, 2)
-		if use.right != "" || verb == "group list" {
+		if use.right != "" || verb == "group list" || verb == "txn list" {
 			r := tryVerb(t, dir, "", verb+" "+use.right+" --bootstrap 127.0.0.1:1")
 			r.expect(t, 4)
 			if !strings.Contains(r.stderr, "127.0.0.1:1") {
@@ -262,6 +312,7 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 	tryVerb(t, dir, "", "topic create orders --partitions 1"+at).expect(t, 0)
 	tryVerb(t, dir, "a\nb\n", "produce orders"+at).expect(t, 0)
 	tryVerb(t, dir, "", "consume orders --group billing --exit"+at).expect(t, 0)
+	txnClient(t, p.addr, "app", "orders")
 	lines := []string{
 		"topic create payments", "topic create payments --if-not-exists", "topic list", "topic list -q", "topic describe orders",
 		"topic alter orders --set retention.ms=1000000", "topic alter orders --unset retention.ms --dry-run",
@@ -272,9 +323,10 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		"group list", "group list -q", "group describe billing", "group describe --all-groups", "group export billing",
 		"group reset billing --to end --dry-run", "group reset billing --to end", "group reset billing --from-file offsets.csv",
 		"group delete-offsets billing --topic orders --partition 0 --dry-run", "group delete-offsets billing --topic orders --partition 0",
-		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "health", "cluster token --data " + data, "consume orders --from start --exit",
+		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "txn list", "txn list -q", "txn describe app", "txn abort app --dry-run", "txn abort app", "health", "cluster token --data " + data, "consume orders --from start --exit",
 		"bench produce --records 1 --batch 1", "bench consume --records 1 --batch 1", "bench latency --duration 1100ms --rate 100",
-		"topic delete payments", "version",
+		"secure --status --data " + data, "user create alice", "user rotate alice", "user list", "user delete alice", "quota set --user alice --client-default producer_byte_rate=1000000", "quota list", "quota list --user alice",
+		"quota delete --user alice --client-default producer_byte_rate", "topic delete payments", "version",
 	}
 	for _, line := range lines {
 		withAt := line + " -o json"
@@ -298,7 +350,7 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		}
 	}
 	for verb := range verbUses {
-		if verb == "cluster remove" || verb == "cluster recover" { // TestRemoveNode and TestRecoverCluster try them, with other nodes
+		if slices.Contains([]string{"cluster drain", "cluster remove", "cluster recover"}, verb) || strings.HasPrefix(verb, "acl ") || strings.HasPrefix(verb, "role ") || strings.HasPrefix(verb, "audit ") || strings.HasPrefix(verb, "cert ") || strings.HasPrefix(verb, "token ") || strings.HasPrefix(verb, "link ") { // TestDrainNode, TestRemoveNode, TestRecoverCluster, TestACLVerbs, TestAuditLog, TestSecure, TestTokenVerbs and TestLinkVerbs try them, with other nodes
 			continue
 		}
 		if help := tryVerb(t, dir, "", verb+" --help").stdout; !strings.Contains(help, "--output ") {
@@ -310,8 +362,122 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 	}
 }
 
+// TestACLVerbs proves that ACLs are granted, explained, listed and revoked, that they decide, and that users are
+// managed, also after a restart of the node; and that a node whose settings would protect nothing does not start.
+func TestACLVerbs(t *testing.T) {
+	t.Parallel()
+	const class = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+	data, dir := t.TempDir(), t.TempDir()
+	args := []string{"--set", class, "--set", "super.users=User:ANONYMOUS"}
+	p := up(t, data, args...)
+	at := func() string { return " --bootstrap " + p.addr }
+	say := func(line string, code int, wants ...string) {
+		t.Helper()
+		r := tryVerb(t, dir, "", line+at())
+		r.expect(t, code)
+		for _, want := range wants {
+			if !strings.Contains(r.stdout+r.stderr, want) {
+				t.Errorf("leat %s says %q, want %q", r.line, r.stdout+r.stderr, want)
+			}
+		}
+	}
+	write(t, filepath.Join(dir, "password"), "secret\nmore\n")
+	say("user create alice --password-file password", 0, "created user alice\n")
+	say("user create alice", 1, "user alice exists")
+	say("user create bob", 0, "not shown again: ")
+	say("user create carol --password-file nofile", 3, "nofile does not exist")
+	say("user rotate carol", 3, "user carol does not exist")
+	say("user delete bob bob", 0, "deleted user bob\n") //nolint:dupword // the second one finds it deleted
+	say("user delete bob", 3, "user bob does not exist")
+	say("acl grant alice read topic orders*", 0, "ALLOW User:alice READ on topic orders*")
+	say("acl grant alice read topic orders-secret --deny --host 10.0.0.1", 0, "DENY User:alice READ")
+	say("acl grant Group:staff all cluster -o json", 0, `"principal": "Group:staff"`, `"name": "kafka-cluster"`)
+	say("acl explain alice read topic orders-1", 0, "allowed by ALLOW User:alice READ on topic orders*")
+	say("acl explain alice describe topic orders-1", 0, "allowed by ALLOW User:alice READ")
+	say("acl explain alice read topic orders-secret --host 10.0.0.1", 0, "denied by DENY User:alice")
+	say("acl explain alice write topic orders-1 -o json", 0, `"allowed": false`, "no ACL allows it")
+	say("acl explain ANONYMOUS write topic orders-1", 0, "super user")
+	say("role grant alice writer orders-*", 0, "there is now: role writer of User:alice on topic orders-* from *\n")
+	say("role grant group:team-a reader group team-* -o json", 0, `"principal": "Group:team-a"`, `"role": "reader"`, `"resource": "group"`)
+	say("acl explain alice write topic orders-1", 0, "allowed by role writer of User:alice on topic orders-* from *")
+	say("acl explain alice write topic orders-1 -o json", 0, `"allowed": true`, `"role": "writer"`)
+	say("acl explain bob read group team-1", 0, "denied: no ACL")
+	say("acl explain bob read group team-1 --group team-a --group x", 0, "allowed by role reader of Group:team-a on group team-*")
+	say("acl list --user alice", 0, "orders-secret")
+	say("role list", 0, "Group:team-a  reader  group", "User:alice    writer  topic     orders-*")
+	say("role list --user alice -o json", 0, `"pattern": "prefixed"`)
+	say("role list --topic orders-7", 0, "writer")
+	say("role describe", 0, "reader    topic             read, describe", "roles on all topics (*)")
+	say("role describe Operator -o json", 0, `"role": "operator"`, `"commit_offsets"`, `"only_for_all_topics": true`)
+	say("role list --topic payments -o json", 0, "[]")
+	say("role grant alice writer group g", 2, "the role writer has nothing to do with a group by its name")
+	say("role grant other:x writer t", 2, "no client is of the type other")
+	for line, want := range map[string]string{
+		"alice read topic t --host 127.0.0.0/8":          "neither names of hosts nor ranges",
+		"alice read topic t --host banana":               "--host banana: write the address",
+		"alice read topic ord*ers":                       "a * is only at the end",
+		"alice read topic ord*ers*":                      "a * is only at the end",
+		"alice read topic a/b":                           "no topic can be called so",
+		"User:alice,User:bob read topic t":               "name one user",
+		"alice,bob read topic t":                         "name one user",
+		"robot:x read topic t":                           "no client is of the type robot",
+		"alice read topic t --host 10.0.0.1,::1 -o json": "write the address",
+	} {
+		say("acl grant "+line, 2, want)
+	}
+	say("role grant alice reader ord*ers", 2, "a * is only at the end")
+	say("acl grant olga create cluster", 0)
+	say("acl explain olga create topic new", 0, "allowed: CREATE on cluster is enough, which is allowed", "note: User:olga: no such user has a password here")
+	say("acl explain olga create topic new -o json", 0, `"allowed": true`, `"api": "CreateTopics"`)
+	say("acl grant olga delete cluster", 0)
+	say("acl explain olga delete topic t", 0, "denied: no ACL allows it; but DELETE on cluster is enough for DeleteTopics, and is allowed")
+	say("role grant olga operator *", 0)
+	say("acl explain olga alter-configs cluster", 0, "denied: no ACL allows it; but ALTER_QUOTAS on cluster is enough for AlterClientQuotas, and is allowed")
+	say("acl explain olga reassign cluster", 0, "allowed by role operator")
+	say("acl explain alice reassign cluster", 0, "denied: no ACL allows it")
+	say("acl grant olga reassign cluster", 2, "only roles give alone")
+	say("acl grant user:alice create-tokens user two2", 0, "User:alice CREATE_TOKENS on user User:two2 from *")
+	say("acl list --resource user --name two2 -o json", 0, `"name": "User:two2"`)
+	say("acl revoke alice create-tokens user user:two2", 0, "there is no longer")
+	say("acl grant CN=a,OU=b read topic t --host fd00::7", 0, "User:CN=a,OU=b READ on topic t from fd00::7")
+	say("acl revoke CN=a,OU=b read topic t --host fd00::7", 0)
+	say("acl grant ANONYMOUS read topic t --deny", 0, "note: User:ANONYMOUS: it is in super.users")
+	say("acl revoke ANONYMOUS read topic t --deny", 0)
+	say("role revoke alice writer orders", 3, "nobody was granted that", "leat role list")
+	say("user create dora --password-file password", 0, "created user dora\n")
+	say("role grant dora admin *", 0)
+	say("user delete dora", 0, "deleted user dora", "note: user dora: the name has 0 ACLs and 1 role")
+	say("user create dora --password-file password", 0, "created user dora", "note: user dora: the name has 0 ACLs and 1 role")
+	say("user delete dora --revoke -o json", 0, `"revoked": 1`)
+	say("role list --user dora -o json", 0, "[]")
+	say("acl revoke alice read topic orders", 3, "there is no such ACL")
+	say("acl revoke Group:staff all cluster", 0, "there is no longer: ALLOW Group:staff ALL on cluster")
+	p.stop(t)
+	p = up(t, data, args...)
+	say("user list", 0, "alice  SCRAM-SHA-256, SCRAM-SHA-512")
+	say("acl list --user alice", 0, "orders*", "orders-secret")
+	say("acl list --resource group -o json", 0, "[]")
+	say("acl list --name orders-9", 0, "orders*")
+	say("role list --user alice", 0, "writer")
+
+	// Now nobody is who may do everything.
+	p.stop(t)
+	p = up(t, data, "--set", class, "--set", "super.users=User:admin")
+	say("topic create orders", 1, "uthorization failed")
+	say("acl list", 1, "Cluster authorization failed")
+	say("role list", 1, "Cluster authorization failed")
+	p.stop(t)
+	p = up(t, data)
+	say("acl list", 1, "this cluster has no ACLs")
+	p.stop(t)
+	for _, set := range []string{class, "super.users=User:admin"} {
+		r := tryVerb(t, dir, "", "up --http off --data "+data+" --listen "+freeAddr(t)+" --set "+set)
+		r.expect(t, 2)
+	}
+}
+
 // TestProduceToCompactedTopic proves that a record without a key that a compacted topic refuses is reported with the
-// reason, and that one with a key is accepted.
+// reason, that one with a key is accepted, and that the topic is described as a compacted one.
 func TestProduceToCompactedTopic(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -322,17 +488,27 @@ func TestProduceToCompactedTopic(t *testing.T) {
 		t.Errorf("it says %q, want %q", r.stderr, want)
 	}
 	tryVerb(t, t.TempDir(), "k:v\n", "produce c --key-separator : --bootstrap "+p.addr).expect(t, 0)
+	if r := tryVerb(t, t.TempDir(), "", "topic describe c --bootstrap "+p.addr); !strings.Contains(r.stdout, "it is compacted") {
+		t.Errorf("topic describe does not tell that the topic is compacted: %s", r.stdout)
+	}
+	r = tryVerb(t, t.TempDir(), "", "topic trim c --before end --bootstrap "+p.addr)
+	r.expect(t, 1)
+	if want := `topic c is compacted only, so its records cannot be deleted: write tombstones, or run "leat topic alter c --set cleanup.policy=compact,delete" first`; !strings.Contains(r.stderr, want) {
+		t.Errorf("it says %q, want %q", r.stderr, want)
+	}
 }
 
 // TestVerbsNoteIneffectiveConfigs proves that verbs that set configs report which of them have no
-// effect, in one line and in the JSON, also in a dry run, and that they report nothing otherwise.
+// effect, and what a change to a compacted topic takes away, in one line and in the JSON, also in a dry run, and that they
+// report nothing otherwise.
 func TestVerbsNoteIneffectiveConfigs(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
 	for _, c := range []struct{ args, says string }{
 		{"topic create plain --config retention.ms=100000", ""},
-		{"topic create compacted --config cleanup.policy=compact", "topic compacted: compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction"},
-		{"topic alter plain --set cleanup.policy=compact,delete --dry-run", "topic plain: compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction"},
+		{"topic create letters --config errors.deadletterqueue.group.enable=true", "topic letters: errors.deadletterqueue.group.enable has no effect yet: it needs share groups"},
+		{"topic create compacted --config cleanup.policy=compact", ""},
+		{"topic alter plain --set cleanup.policy=compact,delete --dry-run", "topic plain: records without a key, which it may have, go when it is compacted, and are refused from now on"},
 		{"topic alter plain --unset cleanup.policy --set segment.bytes=2000000", ""},
 		{"config set --topic plain local.retention.ms=5 retention.ms=10", "topic plain: local.retention.ms has no effect yet: it needs tiered storage"},
 		{"config set --cluster background.threads=11", "all brokers: background.threads has no effect here, for the reasons in docs/configs.md"},

@@ -1,6 +1,6 @@
 // Package admin is an operator's client of Kafka's protocol, for any Kafka. It answers questions that take
-// several requests or a request without a ready-made function: groups of every kind with their lag, the
-// quorum, log levels, places in topics. It creates topics and changes configs, and passes on the broker's
+// several requests or a request without a ready-made function: groups of every kind with their lag, open
+// transactions, the quorum, log levels, places in topics. It creates topics and changes configs, and passes on the broker's
 // notes about configs that have no effect.
 //
 // Its functions may be called concurrently.

@@ -78,6 +78,8 @@ type Quorum struct {
 	Epoch         int32           `json:"epoch"`
 	HighWatermark int64           `json:"high_watermark"`
 	Replicas      []QuorumReplica `json:"replicas"`
+	// Note is what the leader says beyond all this, in sentences.
+	Note string `json:"note,omitempty"`
 }
 
 // roleObserver is the role of a node that follows the metadata, and does not vote.
@@ -126,7 +128,7 @@ func askQuorum(ctx context.Context, from kmsg.Requestor) (*Quorum, error) {
 	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 		return nil, &RefusedError{Of: "the quorum", Err: err}
 	}
-	info := &Quorum{Leader: p.LeaderID, Epoch: p.LeaderEpoch, HighWatermark: p.HighWatermark, Replicas: []QuorumReplica{}}
+	info := &Quorum{Leader: p.LeaderID, Epoch: p.LeaderEpoch, HighWatermark: p.HighWatermark, Replicas: []QuorumReplica{}, Note: readNote(&resp.UnknownTags)}
 	var leaderEnd int64
 	for _, v := range p.CurrentVoters {
 		leaderEnd = max(leaderEnd, v.LogEndOffset)

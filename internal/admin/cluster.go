@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +32,9 @@ type Cluster struct {
 	Controller int32  `json:"controller"`
 	Feature    string `json:"metadata_feature,omitempty"` // whose levels are meant: one of levelFeatures
 	Level      int16  `json:"metadata_level"`             // the one that is in force
-	Brokers    []Node `json:"brokers"`
+	// TransactionLevel is the level of TransactionLevels that is in force; 0: none is, as before there was such a feature.
+	TransactionLevel int16  `json:"transaction_level"`
+	Brokers          []Node `json:"brokers"`
 	// Others only keep metadata.
 	Others          []Node `json:"others,omitempty"`
 	Topics          int    `json:"topics"`
@@ -39,7 +42,7 @@ type Cluster struct {
 	Partitions      int    `json:"partitions"`
 	Offline         int    `json:"offline_partitions"`          // that nobody leads
 	UnderReplicated int    `json:"under_replicated_partitions"` // of which a replica is not in sync
-	// Note is what the cluster says of itself beyond all this, in a sentence.
+	// Note is what the cluster says of itself beyond all this, in sentences.
 	Note string `json:"note,omitempty"`
 	// NotTold are the facts that the cluster does not tell.
 	NotTold []string `json:"not_told,omitempty"`
@@ -56,11 +59,13 @@ type Node struct {
 	// The lowest and the highest level of the metadata that the node's program knows.
 	LowestLevel  int16 `json:"lowest_level"`
 	HighestLevel int16 `json:"highest_level"`
-	Leads        int   `json:"leads"`    // partitions
-	Replicas     int   `json:"replicas"` // of partitions
-	LogBytes     int64 `json:"log_bytes"`
-	DiskTotal    int64 `json:"disk_total"`
-	DiskUsable   int64 `json:"disk_usable"`
+	// HighestTransactions is the highest level of TransactionLevels that the node's program knows; 0: it knows no such feature.
+	HighestTransactions int16 `json:"highest_transaction_level"`
+	Leads               int   `json:"leads"`    // partitions
+	Replicas            int   `json:"replicas"` // of partitions
+	LogBytes            int64 `json:"log_bytes"`
+	DiskTotal           int64 `json:"disk_total"`
+	DiskUsable          int64 `json:"disk_usable"`
 	// Silent says why the node did not answer for itself; "": it did, or was not asked.
 	Silent string `json:"silent,omitempty"`
 	// err is the failure that Silent is about.
@@ -103,6 +108,7 @@ func DescribeCluster(ctx context.Context, cl *kgo.Client) (*Cluster, error) {
 		return nil, err
 	}
 	c.Feature, c.Level = findLevel(served)
+	c.TransactionLevel = finalizedLevel(served, TransactionLevels)
 	c.askBrokers(ctx, cl)
 	c.noteUntold()
 	return c, nil
@@ -168,7 +174,7 @@ func findAnswering(ctx context.Context, cl *kgo.Client) (*kgo.Broker, *kmsg.ApiV
 func newNode(id int32, host string, port int32, rack *string) Node {
 	return Node{
 		ID: id, Address: net.JoinHostPort(host, strconv.Itoa(int(port))), Rack: textOrEmpty(rack),
-		Lag: unknown, LowestLevel: unknown, HighestLevel: unknown, LogBytes: unknown, DiskTotal: unknown, DiskUsable: unknown,
+		Lag: unknown, LowestLevel: unknown, HighestLevel: unknown, HighestTransactions: unknown, LogBytes: unknown, DiskTotal: unknown, DiskUsable: unknown,
 	}
 }
 
@@ -299,6 +305,7 @@ func (c *Cluster) addQuorum(ctx context.Context, from kmsg.Requestor, served *km
 		return err
 	}
 	c.Controller = q.Leader
+	c.Note = strings.TrimSpace(c.Note + " " + q.Note)
 	for _, r := range q.Replicas {
 		i, isBroker := slices.BinarySearchFunc(c.Brokers, r.ID, func(n Node, id int32) int { return cmp.Compare(n.ID, id) })
 		if isBroker {
@@ -336,9 +343,13 @@ func (n *Node) askDetails(ctx context.Context, ask requestFunc, feature string) 
 	if err != nil {
 		return err
 	}
+	n.HighestTransactions = 0
 	for _, f := range served.SupportedFeatures {
-		if f.Name == feature {
+		switch f.Name {
+		case feature:
 			n.LowestLevel, n.HighestLevel = f.MinVersion, f.MaxVersion
+		case TransactionLevels:
+			n.HighestTransactions = f.MaxVersion
 		}
 	}
 	req := kmsg.NewPtrDescribeLogDirsRequest()

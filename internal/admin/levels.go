@@ -11,6 +11,9 @@ import (
 // LeatLevels is the feature whose level says what the metadata of Leat may have.
 const LeatLevels = "leat.metadata"
 
+// TransactionLevels is the feature whose level says which flow of transactions clients use.
+const TransactionLevels = "transaction.version"
+
 // levelFeatures are the features whose level says what the metadata of a cluster may have: Leat's, and
 // Apache Kafka's. The first one that a cluster has counts.
 var levelFeatures = []string{LeatLevels, "metadata.version"}

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
@@ -19,8 +20,8 @@ import (
 //
 // 3: record batches of format 2, transactional id. 5: log start offset. 7: zstd
 // (KIP-110). 8: errors of single records (KIP-467). 9: flexible. 10: current leader
-// and endpoints (KIP-951). 12: transactions of version 2 (KIP-890; no transactions
-// here yet). 13: topic ids (KIP-516).
+// and endpoints (KIP-951). 11: TRANSACTION_ABORTABLE. 12: transactions of version 2
+// (KIP-890; see held). 13: topic ids (KIP-516).
 //
 // The shape of a whole request is checked before any of its batches is stored. The
 // batches are appended at the session's flush, together with those of other requests
@@ -62,20 +63,24 @@ type produce struct {
 	resp    *wire.Response
 	version int16
 
-	acks         int16
-	timeoutMS    int32
-	deadline     time.Duration // of acks=all, on the Set's clock; 0: none
-	lacksTxnID   bool          // it has transactional batches and no transactional id
-	leaders      namedLeaders  // that the answer names
-	end          int           // the position in the answer behind its last field without a tag
-	hasMoved     atomic.Bool   // a partition has got another leader while it waited
-	topics       []produceTopic
-	parts        []producePart
-	rules        record.Rules  // of checkBatch; a field, since a local variable would escape
-	target       record.Target // of recompress; a field, since a local variable would escape
-	decompressed int64         // bytes of records that were decompressed to check them
+	acks          int16
+	timeoutMS     int32
+	deadline      time.Duration // of acks=all, on the Set's clock; 0: none
+	txnID         []byte        // the transactional id; aliases the body
+	lacksTxnID    bool          // it has transactional batches, and no transactional id that its client may use
+	transactional bool          // it has transactional batches
+	leaders       namedLeaders  // that the answer names
+	end           int           // the position in the answer behind its last field without a tag
+	hasMoved      atomic.Bool   // a partition has got another leader while it waited
+	topics        []produceTopic
+	parts         []producePart
+	rules         record.Rules  // of checkBatch; a field, since a local variable would escape
+	target        record.Target // of recompress; a field, since a local variable would escape
+	decompressed  int64         // bytes of records that were decompressed to check them
 
 	memory budget.Reservation // of its state and its answer, if it has many partitions
+
+	throttle int64 // ms for which its client is throttled because of its bytes
 
 	bytes  int64 // of the batches that were stored, as they were sent
 	stored int64 // their number of records
@@ -90,27 +95,21 @@ func (s *session) produce(r *wire.Request) error {
 		p.recycle()
 		return err
 	}
-	now := time.Now().UnixMilli()
 	if p.acks == acksAll {
 		p.deadline = s.b.cfg.Set.Now() + time.Duration(max(p.timeoutMS, 1))*time.Millisecond
 	}
-	s.queue = append(s.queue, p)
-	p.checkPartitions()
-	for j := range p.parts {
-		q := &p.parts[j]
-		if q.code != none {
-			continue
-		}
-		err := p.checkBatch(q, now)
-		if err == nil {
-			err = s.recompress(p, q)
-		}
-		if err != nil {
-			p.refusePartition(q, err)
-			continue
-		}
-		s.appends.Add(q.part, q.batch, p.replicaAcks(), p, int32(j))
+	by := s.access()
+	if p.transactional && !p.lacksTxnID {
+		p.lacksTxnID = !by.mayTransaction(meta.Write, string(p.txnID))
 	}
+	p.checkPartitions(&by)
+	if s.b.cfg.Quotas != nil {
+		s.chargeProduce(p)
+	}
+	if s.hold(p) {
+		return nil
+	}
+	s.collect(p)
 	heavy := p.decompressed > heavyBytes
 	if s.pendingWeight += len(p.parts) + requestWeight; s.pendingWeight > maxPendingWeight || heavy {
 		s.Flush()
@@ -144,8 +143,11 @@ func (s *session) decodeProduce(p *produce) error {
 }
 
 // checkPartitions refuses the partitions for which checkPartition returns an error.
-func (p *produce) checkPartitions() {
+func (p *produce) checkPartitions(by *access) {
 	topic, contact := 0, p.b.contact()
+	for i := range p.topics {
+		p.topics[i].denied = !p.lacksTxnID && !p.mayWrite(by, &p.topics[i])
+	}
 	p.b.inTurns(len(p.parts), func(i int) {
 		for p.topics[topic].end <= i {
 			topic++
@@ -160,6 +162,21 @@ func (p *produce) checkPartitions() {
 		}
 	})
 }
+
+// mayWrite tells whether the client may write to a topic. An id that no topic has is left to findPartition.
+func (p *produce) mayWrite(by *access, t *produceTopic) bool {
+	switch {
+	case by.isUnwatched():
+		return true
+	case p.version < idsInProduce:
+		return by.mayTopicBytes(meta.Write, t.name)
+	}
+	known := p.b.cfg.Image().TopicByID(t.id)
+	return known == nil || by.mayTopic(meta.Write, known.Name)
+}
+
+// idsInProduce is the version from which on topics are named by their ids.
+const idsInProduce = 13
 
 // replicaAcks are the request's acks, which checkPartition has found valid.
 func (p *produce) replicaAcks() replica.Acks {
@@ -177,10 +194,12 @@ func (p *produce) replicaAcks() replica.Acks {
 func (p *produce) checkPartition(q *producePart, t *produceTopic) error {
 	q.base, q.time, q.start = -1, -1, -1
 	switch {
-	case p.acks != acksAll && p.acks != acksNone && p.acks != acksOne:
-		return kerr.InvalidRequiredAcks
 	case p.lacksTxnID:
 		return kerr.TransactionalIDAuthorizationFailed
+	case t.denied:
+		return kerr.TopicAuthorizationFailed
+	case p.acks != acksAll && p.acks != acksNone && p.acks != acksOne:
+		return kerr.InvalidRequiredAcks
 	}
 	var code int16
 	if q.part, code = p.b.findPartition(t.name, t.id, q.index, p.version >= 13); q.part == nil {
@@ -190,16 +209,19 @@ func (p *produce) checkPartition(q *producePart, t *produceTopic) error {
 		return err
 	}
 	set := q.part.Topic().Settings()
-	if set.Internal && p.r.ClientID != adminClientID {
+	if set.Internal && !p.mayWriteInternal(q) {
 		return kerr.InvalidTopicException
 	}
-	if err := q.part.CheckLeader(record.NoEpoch); err != nil {
-		return err
+	return q.part.CheckLeader(record.NoEpoch)
+}
+
+// mayWriteInternal tells whether the client may write to an internal topic: as in Kafka, whoever has the name of its tools. Only nodes
+// write to the audit log.
+func (p *produce) mayWriteInternal(q *producePart) bool {
+	if q.part.Topic().Name == meta.AuditTopic {
+		return p.r.Conn.IsProven()
 	}
-	if record.Batch(q.records).Transactional() {
-		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
-	}
-	return nil
+	return p.r.ClientID == adminClientID
 }
 
 // checkOneBatch returns an error unless the records of a partition are exactly one whole
@@ -273,18 +295,18 @@ func (p *produce) checkBatch(q *producePart, now int64) error {
 // topic's. The new batch takes work memory until it is written. If there is not enough, the
 // batches that were collected before are written first, so that none holds memory while this
 // one waits.
-func (s *session) recompress(p *produce, q *producePart) error {
+func (c *collected) recompress(p *produce, q *producePart) error {
 	set, to := q.part.Topic().Settings(), &p.target
 	if set.Codec == replica.KeepCompression || set.Codec == q.batch.Codec() {
 		return nil
 	}
 	to.Codec, to.Level, to.MaxBytes = set.Codec, set.Level, set.MaxMessageBytes
-	work, ctx := s.b.cfg.Work, s.b.cfg.Context()
+	work, ctx := c.b.cfg.Work, c.b.cfg.Context()
 	need := min(to.Memory(), work.Most(budget.Batch)) // with the largest reservation it is the only large one
 	held, ok := work.TryReserve(budget.Batch, need)
 	if !ok {
-		s.writeAppends()
-		s.appends.Commit()
+		c.writeAppends()
+		c.appends.Commit()
 		var err error
 		if held, err = work.Reserve(ctx, budget.Batch, need); err != nil {
 			return err
@@ -297,7 +319,7 @@ func (s *session) recompress(p *produce, q *producePart) error {
 	}
 	q.batch = batch
 	held.Shrink(int64(cap(batch)))
-	s.recompressed = append(s.recompressed, held)
+	c.recompressed = append(c.recompressed, held)
 	return nil
 }
 
@@ -306,12 +328,14 @@ func (s *session) recompress(p *produce, q *producePart) error {
 func (*produce) refusePartition(q *producePart, err error) {
 	q.code = codeOf(err)
 	q.base, q.time, q.start = -1, -1, -1
+	isFoundByLog := errors.Is(err, replica.ErrTransactionState) // the coordinator may have found the same
 	switch q.code {
 	case kerr.InvalidRecord.Code, kerr.InvalidTimestamp.Code, kerr.UnsupportedCompressionType.Code,
 		kerr.OutOfOrderSequenceNumber.Code, kerr.InvalidProducerEpoch.Code:
-		if q.batch != nil {
-			q.start = q.part.Start()
-		}
+		isFoundByLog = true
+	}
+	if isFoundByLog && q.batch != nil {
+		q.start = q.part.Start()
 	}
 	if e, ok := errors.AsType[*explainedError](err); ok {
 		q.message = e.message
@@ -354,6 +378,7 @@ func (p *produce) answerOrWait() {
 		p.finishSilent()
 		return
 	}
+	p.throttle = max(p.throttle, int64(settleCharge(p.r)))
 	p.resp = p.r.Begin()
 	p.encodeAnswer(p.resp)
 	clear(p.topics)
@@ -446,10 +471,10 @@ func (p *produce) recycle() {
 	if cap(p.parts) > keepParts || cap(p.topics) > keepParts {
 		p.topics, p.parts = nil, nil
 	}
-	p.r, p.resp, p.leaders, p.lacksTxnID = nil, nil, p.leaders[:0], false
+	p.r, p.resp, p.leaders, p.txnID, p.lacksTxnID, p.transactional = nil, nil, p.leaders[:0], nil, false, false
 	p.hasMoved.Store(false)
 	p.decompressed = 0
 	p.memory.Release()
-	p.deadline, p.bytes, p.stored = 0, 0, 0
+	p.deadline, p.throttle, p.bytes, p.stored = 0, 0, 0, 0
 	p.b.produces.Put(p)
 }

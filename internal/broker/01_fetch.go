@@ -9,6 +9,7 @@ import (
 
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quota"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -53,6 +54,8 @@ type fetch struct {
 
 	fetchRequest
 	fetchLists
+	by       access       // what the client may read; when the request was parked, for any goroutine
+	hasSlept bool         // it was parked: its client may have been logged out meanwhile
 	rackName []byte       // in the receive buffer; only until rack is found
 	rack     string       // the reader's rack, if it may be sent to a replica there; "": it may not
 	results  []readResult // one for each partition, from beginReading to endReading
@@ -62,6 +65,9 @@ type fetch struct {
 
 	open    *fetchSession // the session that the request continues; nil: none
 	leaders namedLeaders  // that the answer names
+
+	owner    *quota.Owner // whose quotas it counts for; nil: nobody's
+	throttle int64        // ms for which its client is throttled
 
 	poll     replica.Poll
 	timer    *time.Timer
@@ -96,6 +102,7 @@ func (s *session) fetch(r *wire.Request) error {
 
 	f, _ := s.b.fetches.Get().(*fetch)
 	f.s, f.r, f.version = s, r, r.Version
+	f.by = s.access()
 	long, err := f.reserveMemory()
 	if err != nil {
 		f.recycle()
@@ -121,6 +128,9 @@ func (s *session) fetch(r *wire.Request) error {
 		return nil
 	}
 	f.maxBytes = max(0, min(f.maxBytes, int32(min(s.b.cfg.FetchMaxBytes, 1<<31-1))))
+	if s.b.cfg.Quotas != nil {
+		s.limitFetch(f)
+	}
 	f.minBytes = min(f.minBytes, f.maxBytes)
 	f.deadline = time.Time{}
 	f.readOrPark(long)
@@ -214,7 +224,11 @@ func (f *fetch) timeIsOver() bool {
 func (f *fetch) watchPartitions() bool {
 	for i := range f.parts {
 		if q := &f.parts[i]; q.part != nil {
-			f.poll.Watch(q.part, q.found.HighWatermark)
+			if isolationOf(f.isolation) == replica.ReadCommitted {
+				f.poll.WatchCommitted(q.part, q.found.HighWatermark, q.found.LastStable)
+			} else {
+				f.poll.Watch(q.part, q.found.HighWatermark)
+			}
 		}
 	}
 	f.endReading()
@@ -259,6 +273,7 @@ func (f *fetch) sendAsleep() {
 // armPoll arms the poll and its timer. It returns false if the wait is over already; only
 // then the caller still owns the fetch.
 func (f *fetch) armPoll() bool {
+	f.by, f.hasSlept = f.by.shared(), true
 	if f.deadline.IsZero() {
 		f.deadline = time.Now().Add(time.Duration(f.maxWait) * time.Millisecond)
 	}
@@ -344,11 +359,21 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 	if f.replica >= 0 { // another node, which knows by the epochs who leads
 		contact = InContact
 	}
+	var topic *fetchTopic
+	allowed, isLoggedIn := true, !f.hasSlept || f.by.isLoggedIn(f.b.cfg.Image())
 	for i := range f.parts {
 		if long && i%stretch == stretch-1 {
 			f.b.cfg.Work.Pass(budget.Data)
 		}
 		q := &f.parts[i]
+		if q.topic != topic {
+			topic, allowed = q.topic, isLoggedIn && f.by.mayRead(f.b, q.topic, f.version >= idsInFetch)
+		}
+		if !allowed {
+			q.part, q.found = nil, replica.Nothing()
+			q.setError(kerr.TopicAuthorizationFailed.Code)
+			continue
+		}
 		known = f.resolvePartition(q) || known
 		if q.part == nil || q.code != none {
 			ready = ready || q.part != nil
@@ -379,6 +404,23 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 	}
 	return bytes, ready || !known
 }
+
+// mayRead tells whether the client may read a topic. An id that no topic has is left to findPartition.
+func (a *access) mayRead(b *Broker, t *fetchTopic, byID bool) bool {
+	switch {
+	case a.isUnwatched():
+		return true
+	case byID:
+		known := b.cfg.Image().TopicByID(t.id)
+		return known == nil || a.mayTopic(meta.Read, known.Name)
+	case a.memory != nil || a.by == nil:
+		return a.mayTopicBytes(meta.Read, t.name)
+	}
+	return a.mayTopic(meta.Read, string(t.name))
+}
+
+// idsInFetch is the version from which on topics are named by their ids.
+const idsInFetch = 13
 
 // openWithoutTurn opens a partition's log, which may take long, while others have the caller's
 // processor.
@@ -478,9 +520,26 @@ func (f *fetch) releaseChunks() {
 	}
 }
 
-// answerNow sends an answer with the batches that were read.
+// answerNow sends an answer with the batches that were read, or an empty one if the client is throttled.
 func (f *fetch) answerNow() {
+	if isThrottled(f) {
+		f.releaseChunks()
+		f.parts = f.parts[:0]
+		f.sendAnswer(keepSession(f))
+		return
+	}
 	f.sendAnswer(f.updateSession())
+}
+
+// keepSession returns what updateSession does, and changes nothing: the next request of the session finds the same news.
+func keepSession(f *fetch) (code int16, session int32) {
+	if f.open == nil {
+		return none, 0
+	}
+	if !f.open.isAt(nextEpoch(f.epoch)) {
+		return kerr.InvalidFetchSessionEpoch.Code, 0
+	}
+	return none, f.open.id
 }
 
 // updateSession records the answer in the fetch session, or creates one if the request begins
@@ -512,6 +571,7 @@ func (f *fetch) buildAnswer(code int16, session int32) *wire.Response {
 		bytes += f.parts[i].chunkSize
 	}
 	f.b.stats.bytesOut.Add(int64(bytes))
+	f.throttle = max(f.throttle, int64(settleCharge(f.r)))
 	f.encodeAnswer(resp, code, session)
 	return resp
 }
@@ -536,7 +596,8 @@ func (f *fetch) recycle() {
 	f.forgetPartitions(keepParts)
 	f.work.Release()
 	f.parked.Release()
-	f.s, f.r, f.leaders, f.asleep = nil, nil, f.leaders[:0], nil
+	f.s, f.r, f.leaders, f.asleep, f.by, f.hasSlept = nil, nil, f.leaders[:0], nil, access{}, false
+	f.owner, f.throttle = nil, 0
 	f.b.fetches.Put(f)
 }
 

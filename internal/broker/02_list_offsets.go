@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
@@ -79,16 +80,21 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 		}
 	}
 	resp := kmsg.NewPtrListOffsetsResponse()
+	by := s.access()
 	for _, n := range topics {
+		allowed := by.mayTopic(meta.Describe, n.name)
 		rt := kmsg.NewListOffsetsResponseTopic()
 		rt.Topic = n.name
 		for _, a := range n.parts {
 			rp := kmsg.NewListOffsetsResponseTopicPartition()
 			rp.Partition = a.Partition
 			rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
-			if a.times > 1 {
+			switch {
+			case !allowed:
+				rp.ErrorCode = kerr.TopicAuthorizationFailed.Code
+			case a.times > 1:
 				rp.ErrorCode = kerr.InvalidRequest.Code
-			} else {
+			default:
 				s.b.listOffset(r.Conn.Context(), n.name, &a.ListOffsetsRequestTopicPartition, r.Version, isolationOf(req.IsolationLevel), &rp)
 			}
 			rt.Partitions = append(rt.Partitions, rp)

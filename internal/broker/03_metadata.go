@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -39,9 +40,10 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	}
 	m := b.cfg.Image()
 	all := req.Topics == nil || r.Version == 0 && len(req.Topics) == 0
+	by := s.access()
 	var codes map[string]int16
 	if !all && (r.Version < 4 || req.AllowAutoTopicCreation) {
-		m, codes = b.autoCreate(m, req)
+		m, codes = b.autoCreate(s, r, &by, m, req)
 	}
 	resp := kmsg.NewPtrMetadataResponse()
 	view := s.view(m)
@@ -58,16 +60,21 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	resp.ClusterID = &m.ClusterID
 	resp.ControllerID = b.controllerOf(&view)
 	if r.Version >= 8 && r.Version <= 10 && req.IncludeClusterAuthorizedOperations {
-		resp.AuthorizedOperations = clusterOperations
+		resp.AuthorizedOperations = by.clusterOperations()
 	}
-	d := topicDescriber{view: view, version: r.Version, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
-	if all && b.all.isShared(m) {
+	d := topicDescriber{by: by.shared(), view: view, version: r.Version, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
+	if all && by.isAll() && b.all.isShared(m) {
 		return b.all.replyAll(r, resp, m, topicsForm{r.Version, d.operations, s.conn.ListenerName()})
 	}
 	if all {
 		d.list = listTopics(m)
+		if !by.isAll() { // the client is not told which others there are
+			quiet := by.quietly()
+			d.list = slices.DeleteFunc(d.list, func(t describedTopic) bool { return !quiet.mayTopic(meta.Describe, t.topic.Name) })
+		}
 	} else {
 		d.listNamed(m, req.Topics)
+		d.denyTopics(&by)
 	}
 	return b.replyList(r, resp, list{n: len(d.list), memory: d.memory(), answerWith: d.answerWith})
 }
@@ -117,7 +124,7 @@ func (b *Broker) controllerID() int32 {
 
 // autoCreate creates the topics that a request names and that do not exist, if that is
 // allowed. It returns the image that has them, and the codes of those that it could not create.
-func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Image, map[string]int16) {
+func (b *Broker) autoCreate(s *session, r *wire.Request, by *access, m *meta.Image, req *kmsg.MetadataRequest) (*meta.Image, map[string]int16) {
 	var missing []string
 	seen := map[string]bool{}
 	for i := range req.Topics {
@@ -131,6 +138,8 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 		seen[*t.Topic] = true
 		missing = append(missing, *t.Topic)
 	}
+	quiet := by.quietly() // what is denied is told, and recorded, when the topics are described
+	missing = slices.DeleteFunc(missing, func(name string) bool { return !quiet.mayTopic(meta.Describe, name) })
 	if len(missing) == 0 {
 		return m, nil
 	}
@@ -138,20 +147,38 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 	if !server.AutoCreateTopics {
 		return m, nil
 	}
-	refused, err := b.ensureTopics(m, missing)
+	denied := map[string]int16{}
+	if !by.isEnoughOnCluster(auth.InsteadOf(3)) {
+		missing = slices.DeleteFunc(missing, func(name string) bool {
+			if by.mayTopic(meta.Create, name) {
+				return false
+			}
+			denied[name] = kerr.TopicAuthorizationFailed.Code
+			return true
+		})
+	}
+	if len(missing) == 0 {
+		return m, denied
+	}
+	refused, err := b.ensureTopics(s, r, m, missing)
 	if err != nil {
 		b.cfg.Logger.Warn("cannot create topics that a client asked for", "err", err)
 	}
-	codes := make(map[string]int16, len(refused))
+	codes := denied
 	isTold := false
 	for name, e := range refused {
-		codes[name], _ = outcomeOf(e, nil)
+		if e.code == kerr.ThrottlingQuotaExceeded.Code {
+			continue // the client is told that there is no such topic, and asks again
+		}
+		codes[name] = e.code
 		if !isTold { // one line, since a client may ask for thousands
 			isTold = true
-			b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(refused), "one", name, "err", e)
+			b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(refused), "one", name, "err", e.message)
 		}
 	}
-	return b.cfg.Image(), codes
+	next := b.cfg.Image()
+	by.audit.noteAutoCreated(missing, func(name string) bool { return err == nil && refused[name] == (unmade{}) && next.Topic(name) != nil })
+	return next, codes
 }
 
 // topicDescriber describes the topics of an answer. It describes a topic the same way each
@@ -160,6 +187,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 // An answer that is not read keeps the describer. So it has no image, which would keep all
 // topics of that time, but only the topics of the answer, which the answer's memory counts.
 type topicDescriber struct {
+	by         access // on any goroutine
 	view       clientView
 	version    int16
 	operations bool             // authorised operations are asked for
@@ -173,6 +201,8 @@ type describedTopic struct {
 	topic *meta.Topic
 	name  *string
 	id    meta.UUID
+	// isDenied tells that the client may not know whether it exists. The answer has what the client has named.
+	isDenied bool
 }
 
 // memory is about how much memory the topics of the answer keep until it is sent.
@@ -225,8 +255,32 @@ func (d *topicDescriber) listNamed(m *meta.Image, topics []kmsg.MetadataRequestT
 	}
 }
 
+// denyTopics finds the topics of the list that the client may not describe. One whose id no topic has is unknown to
+// everybody.
+func (d *topicDescriber) denyTopics(by *access) {
+	if by.isAll() && !by.watch.isNoting() {
+		return
+	}
+	for i := range d.list {
+		t := &d.list[i]
+		switch {
+		case t.name != nil:
+			t.isDenied = !by.mayTopic(meta.Describe, *t.name)
+		case t.topic != nil:
+			t.isDenied = !by.mayTopic(meta.Describe, t.topic.Name)
+		}
+		if t.isDenied {
+			t.topic = nil
+		}
+	}
+}
+
 func (d *topicDescriber) describeListed(t *describedTopic) kmsg.MetadataResponseTopic {
 	switch {
+	case t.isDenied:
+		denied := kmsg.NewMetadataResponseTopic()
+		denied.Topic, denied.TopicID, denied.ErrorCode = t.name, t.id, kerr.TopicAuthorizationFailed.Code
+		return denied
 	case t.topic != nil:
 		return d.describeTopic(t.topic)
 	case t.name != nil:
@@ -246,8 +300,8 @@ func (d *topicDescriber) describeMissing(name string) kmsg.MetadataResponseTopic
 	} else if code, ok := d.codes[name]; ok {
 		missing.ErrorCode = code
 	}
-	if d.operations {
-		missing.AuthorizedOperations = topicOperations
+	if d.operations && missing.ErrorCode != kerr.TopicAuthorizationFailed.Code {
+		missing.AuthorizedOperations = d.by.operations(topicOperations, meta.TopicResource, name)
 	}
 	return missing
 }
@@ -256,7 +310,7 @@ func (d *topicDescriber) describeTopic(t *meta.Topic) kmsg.MetadataResponseTopic
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic, rt.TopicID, rt.IsInternal = &t.Name, t.ID, t.Internal()
 	if d.operations {
-		rt.AuthorizedOperations = topicOperations
+		rt.AuthorizedOperations = d.by.operations(topicOperations, meta.TopicResource, t.Name)
 	}
 	rt.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(t.Partitions))
 	for i := range t.Partitions {

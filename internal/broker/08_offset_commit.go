@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -32,11 +33,24 @@ func (s *session) offsetCommit(r *wire.Request) error {
 		return err
 	}
 	req, _ := kreq.(*kmsg.OffsetCommitRequest)
+	watchCommit(s, r, req)
+	by := s.access()
+	if !by.mayGroup(meta.Read, req.Group) {
+		r.Reply(refuseCommits(req, kerr.GroupAuthorizationFailed.Code))
+		return nil
+	}
 	image := s.b.cfg.Image()
 	refused := map[string]kmsg.OffsetCommitResponseTopic{}
 	good := req.Topics[:0]
 	for _, t := range req.Topics {
+		asked := t.Topic
 		topic, code := completeTopicName(image, &t.Topic, &t.TopicID, r.Version >= 10)
+		if isUnknownID := topic == nil && r.Version >= 10; !isUnknownID && !by.mayTopic(auth.CommitOffsets, t.Topic) {
+			topic, code = nil, kerr.TopicAuthorizationFailed.Code
+			if t.Topic = asked; r.Version < 10 {
+				t.TopicID = [16]byte{}
+			}
+		}
 		var bad []kmsg.OffsetCommitResponseTopicPartition
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.OffsetCommitRequestTopicPartition) bool {
 			c := code
@@ -80,6 +94,20 @@ func (s *session) offsetCommit(r *wire.Request) error {
 		s.Flush()
 	}
 	return nil
+}
+
+// refuseCommits answers all partitions of a request with a code.
+func refuseCommits(req *kmsg.OffsetCommitRequest, code int16) *kmsg.OffsetCommitResponse {
+	resp := kmsg.NewPtrOffsetCommitResponse()
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		rt := kmsg.OffsetCommitResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
+		for j := range t.Partitions {
+			rt.Partitions = append(rt.Partitions, kmsg.OffsetCommitResponseTopicPartition{Partition: t.Partitions[j].Partition, ErrorCode: code})
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
 }
 
 // topicKey identifies a topic of a request, whether it exists or not.

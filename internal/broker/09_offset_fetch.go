@@ -19,10 +19,10 @@ import (
 //
 // A partition without an offset has -1, whether the topic exists or not.
 
-func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) offsetFetch(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.OffsetFetchRequest)
 	if r.Version < 8 {
-		return b.offsetFetchOne(r, req)
+		return b.offsetFetchOne(s, r, req)
 	}
 	asked := 0
 	req.Groups = dropRepeatedGroups(req.Groups)
@@ -34,27 +34,69 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 		return err
 	}
 	image := b.cfg.Image()
-	unknown := make([][]kmsg.OffsetFetchResponseGroupTopic, len(req.Groups))
-	for i := range req.Groups {
-		unknown[i] = b.resolveTopics(image, &req.Groups[i], r.Version >= 10)
+	by := s.sharedAccess()
+	asking, places, denied := by.splitOffsetGroups(req.Groups)
+	unknown := make([][]kmsg.OffsetFetchResponseGroupTopic, len(asking))
+	for i := range asking {
+		unknown[i] = b.resolveTopics(&by, image, &asking[i], r.Version >= 10)
 	}
-	b.cfg.Groups.Fetch(req.Groups, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch(asking, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
 		resp := kmsg.NewPtrOffsetFetchResponse()
-		resp.Groups = groups
 		for i := range groups {
 			g := &groups[i]
 			if g.ErrorCode != none {
 				continue
 			}
-			if req.Groups[i].Topics == nil {
-				g.Topics = dropDeletedTopics(image, g.Topics, r.Version >= 10)
+			if asking[i].Topics == nil {
+				g.Topics = by.dropHiddenTopics(dropDeletedTopics(image, g.Topics, r.Version >= 10))
 			}
 			g.Topics = append(g.Topics, unknown[i]...)
 		}
+		resp.Groups = mergeOffsetGroups(groups, places, denied)
 		b.replyHeld(r, resp, &held)
 	}))
 	return nil
+}
+
+// splitOffsetGroups parts the groups of a request into those that the client may describe, whose places in the request it
+// returns, and the answers for the others, by their places.
+func (a *access) splitOffsetGroups(groups []kmsg.OffsetFetchRequestGroup) (allowed []kmsg.OffsetFetchRequestGroup, places []int, denied map[int]kmsg.OffsetFetchResponseGroup) {
+	denied = map[int]kmsg.OffsetFetchResponseGroup{}
+	for i := range groups {
+		if a.mayGroup(meta.Describe, groups[i].Group) {
+			allowed, places = append(allowed, groups[i]), append(places, i)
+			continue
+		}
+		g := kmsg.NewOffsetFetchResponseGroup()
+		g.Group, g.ErrorCode = groups[i].Group, kerr.GroupAuthorizationFailed.Code
+		denied[i] = g
+	}
+	return allowed, places, denied
+}
+
+// mergeOffsetGroups undoes splitOffsetGroups for the answers.
+func mergeOffsetGroups(groups []kmsg.OffsetFetchResponseGroup, places []int, denied map[int]kmsg.OffsetFetchResponseGroup) []kmsg.OffsetFetchResponseGroup {
+	if len(denied) == 0 {
+		return groups
+	}
+	all := make([]kmsg.OffsetFetchResponseGroup, len(groups)+len(denied))
+	for j, i := range places {
+		all[i] = groups[j]
+	}
+	for i, g := range denied {
+		all[i] = g
+	}
+	return all
+}
+
+// dropHiddenTopics removes the topics that the client may not describe.
+func (a *access) dropHiddenTopics(topics []kmsg.OffsetFetchResponseGroupTopic) []kmsg.OffsetFetchResponseGroupTopic {
+	if a.by == nil {
+		return topics
+	}
+	quiet := a.quietly()
+	return slices.DeleteFunc(topics, func(t kmsg.OffsetFetchResponseGroupTopic) bool { return !quiet.mayTopic(meta.Describe, t.Topic) })
 }
 
 // dropRepeatedGroups drops groups of which all topics are asked for a second time, so that a
@@ -110,31 +152,40 @@ func (b *Broker) groupAnswerMemory() int64 {
 }
 
 // resolveTopics completes the names and ids of the topics that are asked for. It removes
-// those whose id is unknown, and returns their part of the answer.
-func (b *Broker) resolveTopics(image *meta.Image, g *kmsg.OffsetFetchRequestGroup, byID bool) (unknown []kmsg.OffsetFetchResponseGroupTopic) {
+// those whose id is unknown, and those that the client may not describe, and returns their part of the answer.
+func (b *Broker) resolveTopics(by *access, image *meta.Image, g *kmsg.OffsetFetchRequestGroup, byID bool) (unknown []kmsg.OffsetFetchResponseGroupTopic) {
 	if g.Topics == nil {
 		return nil
 	}
-	var missing []kmsg.OffsetFetchRequestGroupTopic
+	type missingTopic struct {
+		kmsg.OffsetFetchRequestGroupTopic
+		code int16
+	}
+	var missing []missingTopic
 	asked := g.Topics
 	g.Topics = asked[:0]
 	b.inTurns(len(asked), func(i int) {
 		t := asked[i]
 		if byID && image.TopicByID(t.TopicID) == nil {
-			missing = append(missing, t)
+			missing = append(missing, missingTopic{t, kerr.UnknownTopicID.Code})
 			return
 		}
-		_, _ = completeTopicName(image, &t.Topic, &t.TopicID, byID) // a deleted topic may still have offsets
-		g.Topics = append(g.Topics, t)
+		known := t
+		_, _ = completeTopicName(image, &known.Topic, &known.TopicID, byID) // a deleted topic may still have offsets
+		if !by.mayTopic(meta.Describe, known.Topic) {
+			missing = append(missing, missingTopic{t, kerr.TopicAuthorizationFailed.Code})
+			return
+		}
+		g.Topics = append(g.Topics, known)
 	})
 	for _, t := range missing {
 		parts := make([]kmsg.OffsetFetchResponseGroupTopicPartition, len(t.Partitions))
 		b.inTurns(len(parts), func(j int) {
 			parts[j] = kmsg.OffsetFetchResponseGroupTopicPartition{
-				Partition: t.Partitions[j], Offset: -1, LeaderEpoch: -1, Metadata: new(string), ErrorCode: kerr.UnknownTopicID.Code,
+				Partition: t.Partitions[j], Offset: -1, LeaderEpoch: -1, Metadata: new(string), ErrorCode: t.code,
 			}
 		})
-		unknown = append(unknown, kmsg.OffsetFetchResponseGroupTopic{TopicID: t.TopicID, Partitions: parts})
+		unknown = append(unknown, kmsg.OffsetFetchResponseGroupTopic{Topic: t.Topic, TopicID: t.TopicID, Partitions: parts})
 	}
 	return unknown
 }
@@ -153,7 +204,7 @@ func dropDeletedTopics(image *meta.Image, topics []kmsg.OffsetFetchResponseGroup
 }
 
 // offsetFetchOne answers the versions that ask for one group.
-func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) error {
+func (b *Broker) offsetFetchOne(s *session, r *wire.Request, req *kmsg.OffsetFetchRequest) error {
 	version := r.Version
 	g := kmsg.NewOffsetFetchRequestGroup()
 	g.Group = req.Group
@@ -165,7 +216,14 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 	}
 	asked := b.dropRepeatedPartitions(g.Topics)
 	image := b.cfg.Image()
-	_ = b.resolveTopics(image, &g, false) // without ids it removes none
+	by := s.sharedAccess()
+	if !by.mayGroup(meta.Describe, req.Group) {
+		denied := kmsg.NewOffsetFetchResponseGroup()
+		denied.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		r.Reply(convertToOneGroup(req, version, &denied))
+		return nil
+	}
+	hidden := b.resolveTopics(&by, image, &g, false)
 	held, err := b.reserveAnswer(r, b.groupAnswerMemory()+askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
@@ -173,7 +231,10 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
 		if g.Topics == nil {
-			groups[0].Topics = dropDeletedTopics(image, groups[0].Topics, false)
+			groups[0].Topics = by.dropHiddenTopics(dropDeletedTopics(image, groups[0].Topics, false))
+		}
+		if groups[0].ErrorCode == none {
+			groups[0].Topics = append(groups[0].Topics, hidden...)
 		}
 		b.replyHeld(r, convertToOneGroup(req, version, &groups[0]), &held)
 	}))

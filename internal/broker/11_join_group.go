@@ -3,9 +3,11 @@ package broker
 import (
 	"net"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -18,6 +20,15 @@ import (
 
 func (b *Broker) joinGroup(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.JoinGroupRequest)
+	if by := s.access(); !by.mayGroup(meta.Read, req.Group) {
+		resp := kmsg.NewPtrJoinGroupResponse()
+		resp.Generation, resp.ErrorCode = -1, kerr.GroupAuthorizationFailed.Code
+		if r.Version < 7 {
+			resp.Protocol = new(string)
+		}
+		r.Reply(resp)
+		return nil
+	}
 	b.cfg.Groups.Join(s.groupClient(r), req, containPanics(r, func(resp *kmsg.JoinGroupResponse) {
 		r.ReplyOr(resp, group.JoinPostponed(resp.MemberID), joinAnswerSize(resp))
 	}))

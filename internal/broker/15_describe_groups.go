@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -16,14 +18,14 @@ import (
 // have a huge answer.
 
 // groupOperations are all operations on groups, as bits: read, delete, describe, describe
-// configs, alter configs. Every client may do them, since there is no authorizer.
+// configs, alter configs.
 const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 // describedGroupMemory is about how much memory a group takes in an answer besides what the
 // node keeps of it: a name that no group has takes that, too.
 const describedGroupMemory = 384
 
-func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) describeGroups(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
 	names := dropRepeated(req.Groups)
 	memory := b.groupAnswerMemory()
@@ -34,6 +36,8 @@ func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) 
 	if err != nil {
 		return err
 	}
+	by := s.sharedAccess()
+	names, denied := by.splitGroups(meta.Describe, names)
 	b.cfg.Groups.Describe(names, r.Version, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		defer held.Release()
 		resp := kmsg.NewPtrDescribeGroupsResponse()
@@ -41,9 +45,14 @@ func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) 
 		if r.Version >= 3 && req.IncludeAuthorizedOperations {
 			for i := range groups {
 				if groups[i].ErrorCode == none {
-					groups[i].AuthorizedOperations = groupOperations
+					groups[i].AuthorizedOperations = by.operations(groupOperations, meta.GroupResource, groups[i].Group)
 				}
 			}
+		}
+		for _, name := range denied {
+			g := kmsg.NewDescribeGroupsResponseGroup()
+			g.Group, g.ErrorCode = name, kerr.GroupAuthorizationFailed.Code
+			resp.Groups = append(resp.Groups, g)
 		}
 		b.replyHeld(r, resp, &held)
 	}))

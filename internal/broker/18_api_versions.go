@@ -8,10 +8,11 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// ApiVersions, key 18, versions 0 to 4.
+// ApiVersions, key 18, versions 0 to 5.
 //
 // 1: throttle time. 3: flexible, the client's software (KIP-511), features
-// (KIP-584). 4: features may begin at level 0.
+// (KIP-584). 4: features may begin at level 0. 5: the cluster and the node for which the client takes this one
+// (KIP-1242).
 //
 // A request in a version that is not served is answered in the form of version 0, with the
 // versions of this API, so that a newer client can ask again in one of them.
@@ -19,23 +20,36 @@ import (
 const apiVersionsKey = 18
 
 func (s *session) apiVersions(r *wire.Request) error {
+	_, err := answerAPIVersions(s, r)
+	return err
+}
+
+// answerAPIVersions tells whether the client was told the versions, and not an error.
+func answerAPIVersions(s *session, r *wire.Request) (isTold bool, err error) {
 	a := s.b.apis[apiVersionsKey]
 	if r.Version < a.min || r.Version > a.max {
 		replyUnknownVersion(r, a)
-		return nil
+		return false, nil
 	}
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if r.Version >= 3 {
 		d := reader{b: r.Body()}
 		name, version := d.readName(true), d.readName(true)
+		misrouted := int16(none)
+		if r.Version >= 5 {
+			cluster, isAny := d.readString(true)
+			misrouted = s.b.checkRoute(cluster, isAny, d.readInt32())
+		}
 		d.readTags(true, nil)
 		if !d.isValid() {
-			return wire.ErrMalformed
+			return false, wire.ErrMalformed
 		}
-		if !isSoftwareName(name) || !isSoftwareName(version) {
+		if resp.ErrorCode = misrouted; !isSoftwareName(name) || !isSoftwareName(version) {
 			resp.ErrorCode = kerr.InvalidRequest.Code
+		}
+		if resp.ErrorCode != none {
 			r.Reply(resp)
-			return nil
+			return false, nil
 		}
 	}
 	for _, a := range s.b.apis {
@@ -45,7 +59,21 @@ func (s *session) apiVersions(r *wire.Request) error {
 	}
 	s.b.addFeatures(resp, r.Version)
 	r.Reply(resp)
-	return nil
+	return true, nil
+}
+
+// checkRoute is the code for a client that takes this node for one of a cluster. A client that has lost its way, since an
+// address has got another owner, begins anew with the addresses that it was given. One that does not know yet whom
+// it has reached names neither.
+func (b *Broker) checkRoute(cluster []byte, isAnyCluster bool, node int32) int16 {
+	const anyNode = -1
+	switch {
+	case isAnyCluster != (node == anyNode):
+		return kerr.InvalidRequest.Code
+	case isAnyCluster, string(cluster) == b.cfg.Image().ClusterID && node == b.cfg.NodeID:
+		return none
+	}
+	return kerr.RebootstrapRequired.Code
 }
 
 // advertise is the API's entry in the answer.
@@ -79,7 +107,7 @@ const (
 // SupportedFeatures are the levels of features that this version serves. A node is
 // registered with them.
 func SupportedFeatures() []meta.FeatureRange {
-	return []meta.FeatureRange{{Name: metadataVersionFeature, Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels()}
+	return []meta.FeatureRange{{Name: metadataVersionFeature, Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels(), meta.TransactionLevels()}
 }
 
 // addFeatures adds the features of the cluster to an answer. A client does not use a feature that
@@ -103,8 +131,9 @@ func (b *Broker) addFeatures(resp *kmsg.ApiVersionsResponse, version int16) {
 	}
 	add(metadataVersionFeature, metadataVersion)
 	add(meta.LevelFeature, m.Level())
+	add(meta.TransactionFeature, m.Feature(meta.TransactionFeature))
 	for name, level := range m.Features() {
-		if name != metadataVersionFeature && name != meta.LevelFeature {
+		if name != metadataVersionFeature && name != meta.LevelFeature && name != meta.TransactionFeature {
 			add(name, level)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
@@ -26,6 +27,8 @@ func (b *Broker) createTopics(d *decision, r *wire.Request, kreq kmsg.Request) e
 		times[req.Topics[i].Topic]++
 	}
 	var asked []controller.NewTopic
+	quiet := d.by.quietly()
+	mayAll := d.by.isEnoughOnCluster(auth.InsteadOf(19))
 	var refused []kmsg.CreateTopicsResponseTopic
 	b.inTurns(len(req.Topics), func(i int) {
 		t := &req.Topics[i]
@@ -36,6 +39,12 @@ func (b *Broker) createTopics(d *decision, r *wire.Request, kreq kmsg.Request) e
 		case times[t.Topic] < 0:
 		case t.Topic == metadataTopic:
 			refused = append(refused, refuseTopic(t.Topic, "Creation of internal topic "+metadataTopic+" is prohibited."))
+		case t.Topic == meta.AuditTopic:
+			refused = append(refused, refuseTopic(t.Topic, "The topic "+meta.AuditTopic+" is made by the nodes of the cluster, when they record who did what."))
+		case !mayAll && !d.by.mayTopic(meta.Create, t.Topic):
+			rt := refuseTopic(t.Topic, "Authorization failed.")
+			rt.ErrorCode = kerr.TopicAuthorizationFailed.Code
+			refused = append(refused, rt)
 		default:
 			asked = append(asked, toNewTopic(t))
 		}
@@ -47,6 +56,10 @@ func (b *Broker) createTopics(d *decision, r *wire.Request, kreq kmsg.Request) e
 		return err
 	}
 	view, withConfigs := b.cfg.Image().View(b.cfg.Static), r.Version >= 5
+	shown := make([]bool, len(asked)) // found once, since a long answer is made twice
+	for i := range asked {
+		shown[i] = quiet.mayTopic(meta.DescribeConfigs, asked[i].Name)
+	}
 	topic := func(i int) kmsg.CreateTopicsResponseTopic {
 		if i >= len(asked) {
 			return refused[i-len(asked)]
@@ -60,8 +73,13 @@ func (b *Broker) createTopics(d *decision, r *wire.Request, kreq kmsg.Request) e
 		rt.ErrorCode, rt.ErrorMessage = outcomeOf(c.Err, err)
 		rt.Configs = []kmsg.CreateTopicsResponseTopicConfig{} // empty, not null, as in Kafka
 		if rt.ErrorCode == none {
-			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
+			rt.TopicID = c.ID
 			addNote(&rt.UnknownTags, config.Topic, configsGiven(asked[i].Configs))
+			if !shown[i] {
+				rt.ConfigErrorCode = kerr.TopicAuthorizationFailed.Code
+				return rt
+			}
+			rt.NumPartitions, rt.ReplicationFactor = c.Partitions, c.ReplicationFactor
 			if withConfigs {
 				rt.Configs = createdConfigs(topicEntries(meta.TopicView(view, asked[i].Name), c.Configs, place.DefaultMinISR(int(c.ReplicationFactor))))
 			}
@@ -75,7 +93,9 @@ func (b *Broker) createTopics(d *decision, r *wire.Request, kreq kmsg.Request) e
 	for i := range refused {
 		memory += newTopicMemory + int64(len(refused[i].Topic))
 	}
-	return b.replyList(r, kmsg.NewPtrCreateTopicsResponse(), list{n: n, memory: memory, answerWith: func(i int) kmsg.Response {
+	whole := kmsg.NewPtrCreateTopicsResponse()
+	whole.ThrottleMillis = b.throttled(d, r)
+	return b.replyList(r, whole, list{n: n, memory: memory, answerWith: func(i int) kmsg.Response {
 		resp := kmsg.NewPtrCreateTopicsResponse()
 		if i >= 0 {
 			resp.Topics = []kmsg.CreateTopicsResponseTopic{topic(i)}

@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -14,7 +15,7 @@ import (
 
 func (b *Broker) deleteTopics(by *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteTopicsRequest)
-	d := deletion{m: b.cfg.Image(), resp: kmsg.NewPtrDeleteTopicsResponse()}
+	d := deletion{by: &by.by, m: b.cfg.Image(), resp: kmsg.NewPtrDeleteTopicsResponse()}
 	if !meta.ServerSettings(d.m, b.cfg.Static).DeleteTopics {
 		d.refuseAll(r.Version, req)
 		r.Reply(d.resp)
@@ -42,12 +43,14 @@ func (b *Broker) deleteTopics(by *decision, r *wire.Request, kreq kmsg.Request) 
 		code, message := outcomeOf(errs[i], nil)
 		d.addAnswer(&d.names[i], id, code, message)
 	}
+	d.resp.ThrottleMillis = b.throttled(by, r)
 	r.Reply(d.resp)
 	return nil
 }
 
 // deletion is a request to delete topics, and its answer.
 type deletion struct {
+	by     *access
 	m      *meta.Image
 	resp   *kmsg.DeleteTopicsResponse
 	asked  []topicRef        // the topics of the request in its order, each of them once
@@ -122,9 +125,23 @@ func (d *deletion) addTopic(name *string, id meta.UUID) {
 	}
 }
 
+// describable is the name of a topic of which the client may know; nil: it may not.
+func (d *deletion) describable(name string) *string {
+	if d.by.mayTopic(meta.Describe, name) {
+		return &name
+	}
+	return nil
+}
+
+// refuseDenied refuses a topic that the client may not delete.
+func (d *deletion) refuseDenied(name *string, id meta.UUID) {
+	d.refuseTopic(name, id, kerr.TopicAuthorizationFailed, deniedText(kerr.TopicAuthorizationFailed))
+}
+
 // resolveTopics chooses the topics that can be deleted, and answers for the others.
 func (d *deletion) resolveTopics() {
 	chosen := map[meta.UUID]bool{}
+	mayAll := d.by.isEnoughOnCluster(auth.InsteadOf(20))
 	for _, ref := range d.asked {
 		if ref.name != nil {
 			continue
@@ -135,6 +152,12 @@ func (d *deletion) resolveTopics() {
 			d.refuseTopic(nil, ref.id, kerr.InvalidRequest, "Duplicate topic id.")
 		case t == nil:
 			d.refuseTopic(nil, ref.id, kerr.UnknownTopicID, "")
+		case !mayAll && !d.by.mayTopic(meta.DeleteOperation, t.Name):
+			var name *string
+			if d.by.quietly().mayTopic(meta.Describe, t.Name) {
+				name = &t.Name
+			}
+			d.refuseDenied(name, ref.id)
 		default:
 			chosen[ref.id] = true
 		}
@@ -148,8 +171,12 @@ func (d *deletion) resolveTopics() {
 		switch {
 		case d.byName[*ref.name] > 1:
 			d.refuseTopic(ref.name, meta.UUID{}, kerr.InvalidRequest, "Duplicate topic name.")
+		case !mayAll && d.describable(*ref.name) == nil:
+			d.refuseDenied(ref.name, meta.UUID{})
 		case t == nil:
 			d.refuseTopic(ref.name, meta.UUID{}, kerr.UnknownTopicOrPartition, "")
+		case !mayAll && !d.by.mayTopic(meta.DeleteOperation, *ref.name):
+			d.refuseDenied(ref.name, meta.UUID{})
 		case chosen[t.ID] || d.byID[t.ID] > 1:
 			both[t.ID] = true
 			d.refuseTopic(ref.name, t.ID, kerr.InvalidRequest, "The provided topic name maps to an ID that was already supplied.")

@@ -25,12 +25,19 @@ func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
 	resp := kmsg.NewPtrDeleteRecordsResponse()
 	trimmed := 0
 	var pending []trim
+	by := s.access()
 	for _, t := range req.Topics {
+		allowed := by.mayTopic(meta.DeleteOperation, t.Topic)
 		rt := kmsg.NewDeleteRecordsResponseTopic()
 		rt.Topic = t.Topic
 		for _, q := range t.Partitions {
 			rp := kmsg.NewDeleteRecordsResponseTopicPartition()
 			rp.Partition = q.Partition
+			if !allowed {
+				rp.LowWatermark, rp.ErrorCode = -1, kerr.TopicAuthorizationFailed.Code
+				rt.Partitions = append(rt.Partitions, rp)
+				continue
+			}
 			p, start, err := s.b.trimPartition(t.Topic, q.Partition, record.Offset(q.Offset))
 			rp.LowWatermark, rp.ErrorCode = int64(start), codeOf(err)
 			if err == nil {
@@ -104,7 +111,7 @@ func (b *Broker) trimPartition(topic string, n int32, to record.Offset) (*replic
 	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return nil, -1, err
 	}
-	if !p.Topic().Settings().Delete {
+	if set := p.Topic().Settings(); set.Compact && !set.Delete { // with an empty cleanup.policy, which keeps everything, Apache Kafka deletes them, too
 		return nil, -1, kerr.PolicyViolation
 	}
 	start, err := p.Trim(to)

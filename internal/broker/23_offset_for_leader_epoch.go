@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -14,13 +17,21 @@ import (
 func (s *session) offsetForLeaderEpoch(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.OffsetForLeaderEpochRequest)
 	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
+	by := s.access()
+	mayAll := by.isEnoughOnCluster(auth.InsteadOf(23))
 	for _, t := range req.Topics {
+		allowed := mayAll || by.mayTopic(meta.Describe, t.Topic)
 		rt := kmsg.NewOffsetForLeaderEpochResponseTopic()
 		rt.Topic = t.Topic
 		for _, q := range t.Partitions {
 			rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			rp.Partition = q.Partition
 			rp.LeaderEpoch, rp.EndOffset = -1, -1
+			if !allowed {
+				rp.ErrorCode = kerr.TopicAuthorizationFailed.Code
+				rt.Partitions = append(rt.Partitions, rp)
+				continue
+			}
 			p, code := s.b.findPartition([]byte(t.Topic), [16]byte{}, q.Partition, false)
 			rp.ErrorCode = code
 			if p != nil {

@@ -3,7 +3,9 @@ package broker
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/config"
@@ -21,10 +23,11 @@ import (
 // min.insync.replicas depends on the number of a topic's replicas; Kafka's is 1.
 // The broker resource "" has those that were set for all brokers. Secrets have no value.
 
-func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) describeConfigs(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeConfigsRequest)
 	m := b.cfg.Image()
-	d := configDescriber{view: m.View(b.cfg.Static), req: req, resources: make([]describedResource, len(req.Resources)), loggers: b.describeLoggers()}
+	d := configDescriber{view: m.View(b.cfg.Static), req: req, resources: make([]describedResource, len(req.Resources)), loggers: b.describeLoggers(), tag: strconv.FormatUint(uint64(m.Tag), 10)}
+	by := s.access()
 	memory, repeated, seen := int64(0), 0, make(map[config.Resource]struct{}, len(req.Resources))
 	for i := range req.Resources {
 		asked := &req.Resources[i]
@@ -40,15 +43,36 @@ func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request)
 		found := &d.resources[i]
 		if again && repeated > maxRepeated {
 			found.refused = &controller.Error{Kind: controller.InvalidRequest, Message: "The same resources are named too often."}
+		} else if denied := by.checkConfigs(meta.DescribeConfigs, at); denied != nil {
+			*found = describedResource{refused: denied}
 		} else {
 			*found = b.findResource(m, at)
 		}
-		if memory += int64(meta.ConfigBytes(at, found.set)); found.refused != nil {
+		if memory += int64(meta.ConfigBytes(at, found.set) + len(found.path)); found.refused != nil {
 			memory += int64(len(found.refused.Message))
 		}
 		seen[at] = struct{}{}
 	}
 	return b.replyList(r, kmsg.NewPtrDescribeConfigsResponse(), list{n: len(req.Resources), memory: memory, answerWith: d.answerWith})
+}
+
+// checkConfigs refuses configs that the client may not use. Those of brokers, loggers and metrics subscriptions are the
+// cluster's.
+func (a *access) checkConfigs(op meta.Operation, at config.Resource) *controller.Error {
+	kind, e := controller.ClusterDenied, kerr.ClusterAuthorizationFailed
+	var allowed bool
+	switch at.Type {
+	case config.Topic:
+		kind, e, allowed = controller.TopicDenied, kerr.TopicAuthorizationFailed, a.mayTopic(op, at.Name)
+	case config.Group:
+		kind, e, allowed = controller.GroupDenied, kerr.GroupAuthorizationFailed, a.mayGroup(op, at.Name)
+	default:
+		allowed = a.mayCluster(op)
+	}
+	if allowed {
+		return nil
+	}
+	return &controller.Error{Kind: kind, Message: deniedText(e)}
 }
 
 // maxRepeated is how many resources one request may name again. The description of a broker
@@ -72,6 +96,7 @@ type configDescriber struct {
 	req       *kmsg.DescribeConfigsRequest
 	resources []describedResource // one for each of the request
 	loggers   []config.Entry
+	tag       string // of the cluster
 }
 
 // describedResource is a resource that a request names.
@@ -79,6 +104,7 @@ type describedResource struct {
 	refused *controller.Error // nil: it has configs
 	set     map[string]string // that are set on it
 	minISR  int               // of a topic, where it is not set
+	path    string            // of a topic that mirrors: its meta.MirrorPathConfig
 }
 
 // answerWith is the answer with resource i alone, or with none for -1.
@@ -112,7 +138,20 @@ func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseRe
 		}
 		rr.Configs = append(rr.Configs, describeConfig(&entries[j], t, d.req))
 	}
+	if _, ok := wanted[meta.MirrorPathConfig]; d.resources[i].path != "" && (ok || len(wanted) == 0) {
+		rr.Configs = append(rr.Configs, describeFact(meta.MirrorPathConfig, &d.resources[i].path))
+	}
+	if _, ok := wanted[meta.ClusterTagConfig]; ok && t == config.Topic && err == nil {
+		rr.Configs = append(rr.Configs, describeFact(meta.ClusterTagConfig, &d.tag))
+	}
 	return rr
+}
+
+// describeFact describes what is shown as a config, and cannot be set. It counts as a default, so that nobody who copies what is set copies it.
+func describeFact(name string, value *string) kmsg.DescribeConfigsResponseResourceConfig {
+	c := kmsg.NewDescribeConfigsResponseResourceConfig()
+	c.Name, c.Value, c.ReadOnly, c.IsDefault, c.Source, c.ConfigType = name, value, true, true, kmsg.ConfigSourceDefaultConfig, kmsg.ConfigTypeString
+	return c
 }
 
 // listEntries lists the configs of a resource.
@@ -163,7 +202,11 @@ func (b *Broker) findResource(m *meta.Image, at config.Resource) describedResour
 		if topic == nil {
 			return describedResource{refused: &controller.Error{Kind: controller.UnknownTopic}}
 		}
-		return describedResource{set: m.Overrides(at), minISR: place.TopicDefaultMinISR(topic)}
+		r := describedResource{set: m.Overrides(at), minISR: place.TopicDefaultMinISR(topic)}
+		if topic.IsMirror() {
+			r.path = strings.Join(topic.Mirror.Path, ",")
+		}
+		return r
 	case config.Broker, config.BrokerLogger:
 		if at.Name == "" && at.Type == config.Broker {
 			return describedResource{}

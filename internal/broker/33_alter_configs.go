@@ -18,7 +18,7 @@ import (
 
 func (b *Broker) alterConfigs(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.AlterConfigsRequest)
-	a := b.judgeConfigs(req, d.isForwarded)
+	a := b.judgeConfigs(&d.by, req, d.isForwarded)
 	if err := a.alterAll(d, req.ValidateOnly); err != nil {
 		return err
 	}
@@ -27,8 +27,8 @@ func (b *Broker) alterConfigs(d *decision, r *wire.Request, kreq kmsg.Request) e
 }
 
 // judgeConfigs judges all of the request that needs no controller.
-func (b *Broker) judgeConfigs(req *kmsg.AlterConfigsRequest, isForwarded bool) *alteration {
-	a := &alteration{b: b, isForwarded: isForwarded}
+func (b *Broker) judgeConfigs(by *access, req *kmsg.AlterConfigsRequest, isForwarded bool) *alteration {
+	a := &alteration{b: b, by: by, isForwarded: isForwarded}
 	for i := range req.Resources {
 		rs := &req.Resources[i]
 		c := controller.ConfigChanges{Resource: config.Resource{Type: config.ResourceType(rs.ResourceType), Name: rs.ResourceName}, Replace: true}
@@ -60,9 +60,9 @@ func (a *alteration) answerReplaced(req *kmsg.AlterConfigsRequest) *kmsg.AlterCo
 }
 
 // splitAlterConfigs finds the resources of which the active controller decides.
-func (b *Broker) splitAlterConfigs(kreq kmsg.Request) forwardedPart {
+func (b *Broker) splitAlterConfigs(by *access, kreq kmsg.Request) forwardedPart {
 	req, _ := kreq.(*kmsg.AlterConfigsRequest)
-	a := b.judgeConfigs(req, false)
+	a := b.judgeConfigs(by, req, false)
 	if a.isWhole() {
 		return forwardedPart{rest: req}
 	}
@@ -88,6 +88,7 @@ func (b *Broker) splitAlterConfigs(kreq kmsg.Request) forwardedPart {
 // alteration is a request of AlterConfigs or IncrementalAlterConfigs.
 type alteration struct {
 	b           *Broker
+	by          *access
 	isForwarded bool                       // it has no resource that another node must judge
 	items       []controller.ConfigChanges // one for each resource
 	refused     []*controller.Error        // by item; nil: it is not refused
@@ -160,6 +161,9 @@ func (a *alteration) judgeAll(validateOnly bool) {
 	for i := range a.items {
 		if times[a.items[i].Resource] > 1 {
 			a.refused[i] = &controller.Error{Kind: controller.InvalidRequest, Message: "Each resource must appear at most once."}
+		}
+		if a.refused[i] == nil {
+			a.refused[i] = a.by.checkConfigs(meta.AlterConfigs, a.items[i].Resource)
 		}
 		switch {
 		case a.refused[i] != nil:

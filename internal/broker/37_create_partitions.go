@@ -5,12 +5,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
 // CreatePartitions, key 37, versions 0 to 3.
 
-func (*Broker) createPartitions(d *decision, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) createPartitions(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.CreatePartitionsRequest)
 	resp := kmsg.NewPtrCreatePartitionsResponse()
 	times := make(map[string]int, len(req.Topics))
@@ -21,6 +22,8 @@ func (*Broker) createPartitions(d *decision, r *wire.Request, kreq kmsg.Request)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		switch n := times[t.Topic]; {
+		case n == 1 && !d.by.mayTopic(meta.Alter, t.Topic):
+			resp.Topics = append(resp.Topics, morePartitionsAnswer(t.Topic, kerr.TopicAuthorizationFailed.Code, nil))
 		case n == 1:
 			asked = append(asked, toMorePartitions(t))
 		case n > 1:
@@ -46,6 +49,7 @@ func (*Broker) createPartitions(d *decision, r *wire.Request, kreq kmsg.Request)
 		}
 		resp.Topics = append(resp.Topics, morePartitionsAnswer(asked[i].Topic, code, message))
 	}
+	resp.ThrottleMillis = b.throttled(d, r)
 	r.Reply(resp)
 	return nil
 }

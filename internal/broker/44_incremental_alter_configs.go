@@ -13,7 +13,7 @@ import (
 
 func (b *Broker) incrementalAlterConfigs(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.IncrementalAlterConfigsRequest)
-	a := b.judgeChanges(req, d.isForwarded)
+	a := b.judgeChanges(&d.by, req, d.isForwarded)
 	if err := a.alterAll(d, req.ValidateOnly); err != nil {
 		return err
 	}
@@ -22,8 +22,8 @@ func (b *Broker) incrementalAlterConfigs(d *decision, r *wire.Request, kreq kmsg
 }
 
 // judgeChanges judges all of the request that needs no controller.
-func (b *Broker) judgeChanges(req *kmsg.IncrementalAlterConfigsRequest, isForwarded bool) *alteration {
-	a := &alteration{b: b, isForwarded: isForwarded}
+func (b *Broker) judgeChanges(by *access, req *kmsg.IncrementalAlterConfigsRequest, isForwarded bool) *alteration {
+	a := &alteration{b: b, by: by, isForwarded: isForwarded}
 	for i := range req.Resources {
 		rs := &req.Resources[i]
 		c := controller.ConfigChanges{Resource: config.Resource{Type: config.ResourceType(rs.ResourceType), Name: rs.ResourceName}}
@@ -60,9 +60,9 @@ func (a *alteration) answerChanged(req *kmsg.IncrementalAlterConfigsRequest) *km
 
 // splitIncremental finds the resources of which the active controller decides. The levels of loggers are
 // this node's own, and so is the judgement of resources that are other nodes'.
-func (b *Broker) splitIncremental(kreq kmsg.Request) forwardedPart {
+func (b *Broker) splitIncremental(by *access, kreq kmsg.Request) forwardedPart {
 	req, _ := kreq.(*kmsg.IncrementalAlterConfigsRequest)
-	a := b.judgeChanges(req, false)
+	a := b.judgeChanges(by, req, false)
 	if a.isWhole() {
 		return forwardedPart{rest: req}
 	}

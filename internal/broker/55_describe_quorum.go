@@ -1,14 +1,17 @@
 package broker
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/broker/missing"
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
@@ -25,7 +28,8 @@ import (
 // that are behind. There is one partition, __cluster_metadata-0.
 //
 // The leader answers, since only it knows how far the others are; it is asked by the node that the
-// client has asked. If it does not answer soon, that node tells what it knows itself.
+// client has asked. If it does not answer soon, that node tells what it knows itself. Its answer has a note, which Kafka does not have, of
+// the nodes that it keeps fenced since it cannot reach them.
 
 func (b *Broker) describeQuorum(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeQuorumRequest)
@@ -65,8 +69,22 @@ func (b *Broker) describeQuorum(d *decision, r *wire.Request, kreq kmsg.Request)
 		}
 		resp.Nodes = append(resp.Nodes, n)
 	}
+	if note := noteOfUnreached(q.positions); note != "" {
+		resp.UnknownTags.Set(config.NoteTag, []byte(note))
+	}
 	r.Reply(resp)
 	return nil
+}
+
+// noteOfUnreached is what is said of the nodes that are kept fenced; "": there are none.
+func noteOfUnreached(positions map[int32]controller.Position) string {
+	var sentences []string
+	for _, id := range slices.Sorted(maps.Keys(positions)) {
+		if why := positions[id].Unreached; why != "" && len(sentences) < maxNotedNodes {
+			sentences = append(sentences, fmt.Sprintf("Node %d stays fenced: %s.", id, why))
+		}
+	}
+	return strings.Join(sentences, " ")
 }
 
 // quorumView is the metadata quorum as its leader sees it, or as far as another node knows it.

@@ -16,7 +16,7 @@ import (
 //
 // 1: kinds of changes, and validation without a change (KIP-778). 2: no results of features.
 //
-// Only the level of leat.metadata can change, and only upwards; of each other feature the level
+// Only the levels of leat.metadata, and only upwards, and of transaction.version can change; of each other feature the level
 // that is in force is the only one. A request with one invalid change is refused as a whole.
 
 func (b *Broker) updateFeatures(d *decision, r *wire.Request, kreq kmsg.Request) error {
@@ -38,8 +38,12 @@ func (b *Broker) updateFeatures(d *decision, r *wire.Request, kreq kmsg.Request)
 				return nil
 			}
 		}
-		if i, ok := last[meta.LevelFeature]; ok && !req.ValidateOnly {
-			return finalizeLevel(d, req.TimeoutMillis, resp, &req.FeatureUpdates[i])
+		for _, feature := range []string{meta.LevelFeature, meta.TransactionFeature} {
+			if i, ok := last[feature]; ok && !req.ValidateOnly && resp.ErrorCode == none {
+				if err := finalizeLevel(d, req.TimeoutMillis, resp, &req.FeatureUpdates[i]); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	}
@@ -64,7 +68,7 @@ func sizeOfFeatures(req *kmsg.UpdateFeaturesRequest) (size missing.Memory) {
 	return size
 }
 
-// finalizeLevel raises the level of the metadata.
+// finalizeLevel has the level of a feature be in force.
 func finalizeLevel(d *decision, timeoutMillis int32, resp *kmsg.UpdateFeaturesResponse, u *kmsg.UpdateFeaturesRequestFeatureUpdate) error {
 	ctx, cancel := d.withTimeout(timeoutMillis)
 	defer cancel()
@@ -112,7 +116,10 @@ func judgeFeature(m *meta.Image, u *kmsg.UpdateFeaturesRequestFeatureUpdate, ver
 	case u.MaxVersionLevel < lowest || u.MaxVersionLevel > highest:
 		return fmt.Sprintf("Local controller %d only supports versions %d-%d", controllerID, lowest, highest)
 	}
-	if u.Feature == meta.LevelFeature {
+	if u.Feature == meta.LevelFeature || u.Feature == meta.TransactionFeature {
+		if level := m.Feature(u.Feature); kind == upgrade && u.MaxVersionLevel < level {
+			return fmt.Sprintf("Can not downgrade the version of this feature from %d to %d with an upgrade.", level, u.MaxVersionLevel)
+		}
 		rules := controller.Rules{Image: m}
 		if _, refused := rules.Finalize(u.Feature, u.MaxVersionLevel); refused != nil {
 			return refused.Message
@@ -128,6 +135,9 @@ func featureLevels(m *meta.Image, name string) (lowest, highest int16, known boo
 		return metadataVersion, metadataVersion, true
 	case meta.LevelFeature:
 		levels := meta.SupportedLevels()
+		return levels.Min, levels.Max, true
+	case meta.TransactionFeature:
+		levels := meta.TransactionLevels()
 		return levels.Min, levels.Max, true
 	}
 	for feature, level := range m.Features() {

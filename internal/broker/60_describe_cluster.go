@@ -60,7 +60,8 @@ func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request)
 		resp.Brokers = append(resp.Brokers, n)
 	}
 	if req.IncludeClusterAuthorizedOperations {
-		resp.ClusterAuthorizedOperations = clusterOperations
+		by := s.access()
+		resp.ClusterAuthorizedOperations = by.clusterOperations()
 	}
 	if note := noteOfUnregistered(m); note != "" && r.Version >= 2 {
 		resp.UnknownTags.Set(config.NoteTag, []byte(note))

@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
@@ -34,7 +35,11 @@ type producersOf struct {
 func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeProducersRequest)
 	b := s.b
-	asked := b.findProducers(req)
+	by := s.access()
+	asked, err := b.findProducers(&by, req)
+	if err != nil {
+		return err
+	}
 	memory, most := int64(0), b.cfg.Work.Most(budget.Data)
 	for i := range asked {
 		p := &asked[i]
@@ -44,6 +49,10 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 			n = describedPartitionMemory + int64(len(p.topic))
 		}
 		memory += n
+	}
+	empty := topicsWithoutPartitions(req)
+	for i := range empty {
+		memory += describedPartitionMemory + int64(len(empty[i].Topic))
 	}
 	held, err := r.Reserve(budget.Data, memory)
 	if err != nil {
@@ -59,6 +68,7 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 		rt := &resp.Topics[len(resp.Topics)-1]
 		rt.Partitions = append(rt.Partitions, b.describeEmpty(&asked[i]))
 	})
+	resp.Topics = append(resp.Topics, empty...)
 	i := 0
 	for t := range resp.Topics {
 		for p := range resp.Topics[t].Partitions {
@@ -72,21 +82,33 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 	return nil
 }
 
-// findProducers finds the partitions that are asked for, each once.
-func (b *Broker) findProducers(req *kmsg.DescribeProducersRequest) (asked []producersOf) {
+// findProducers finds the partitions that are asked for, each once. It stops with an error where they are more than fit into any
+// answer, before they have taken more memory than that.
+func (b *Broker) findProducers(by *access, req *kmsg.DescribeProducersRequest) (asked []producersOf, err error) {
 	type name struct {
 		topic string
 		n     int32
 	}
 	seen := map[name]bool{}
+	most := int(b.cfg.Work.Most(budget.Data) / describedPartitionMemory)
 	for _, t := range req.Topics {
+		allowed := by.mayTopic(auth.DescribeProducers, t.Topic)
 		b.inTurns(len(t.Partitions), func(i int) {
 			n := t.Partitions[i]
 			if seen[name{t.Topic, n}] {
 				return
 			}
+			if len(asked) >= most {
+				err = budget.ErrTooLarge
+				return
+			}
 			seen[name{t.Topic, n}] = true
 			p := producersOf{topic: t.Topic, n: n}
+			if !allowed {
+				p.code = kerr.TopicAuthorizationFailed.Code
+				asked = append(asked, p)
+				return
+			}
 			if p.partition, p.code = b.findPartition([]byte(t.Topic), [16]byte{}, n, false); p.partition != nil {
 				if len(t.Partitions) > stretch && !p.partition.IsOpen() {
 					b.openWithoutTurn(p.partition)
@@ -95,8 +117,23 @@ func (b *Broker) findProducers(req *kmsg.DescribeProducersRequest) (asked []prod
 			}
 			asked = append(asked, p)
 		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return asked
+	return asked, nil
+}
+
+// topicsWithoutPartitions are the topics of which no partition is asked for.
+func topicsWithoutPartitions(req *kmsg.DescribeProducersRequest) (topics []kmsg.DescribeProducersResponseTopic) {
+	for _, t := range req.Topics {
+		if len(t.Partitions) == 0 {
+			rt := kmsg.NewDescribeProducersResponseTopic()
+			rt.Topic = t.Topic
+			topics = append(topics, rt)
+		}
+	}
+	return topics
 }
 
 // describeEmpty makes a partition's element without producers.
@@ -105,6 +142,8 @@ func (b *Broker) describeEmpty(p *producersOf) kmsg.DescribeProducersResponseTop
 	rp.Partition, rp.ErrorCode = p.n, p.code
 	switch {
 	case p.partition != nil:
+	case p.code == kerr.TopicAuthorizationFailed.Code:
+		rp.ErrorMessage = new(deniedText(kerr.TopicAuthorizationFailed))
 	case p.code == kerr.PolicyViolation.Code:
 		rp.ErrorMessage = new("The producers of so many partitions do not fit into one answer: ask for fewer partitions.")
 	case b.cfg.Image().Topic(p.topic) == nil:
@@ -125,7 +164,7 @@ func (b *Broker) describeProducersOf(p *producersOf, rp *kmsg.DescribeProducersR
 		ap := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		ap.ProducerID, ap.ProducerEpoch = a.ID, int32(a.Epoch)
 		ap.LastSequence, ap.LastTimestamp = a.LastSequence, a.LastTime
-		ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = -1, -1 // there are no transactions yet
+		ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = a.CoordinatorEpoch, int64(a.TransactionStart)
 		rp.ActiveProducers = append(rp.ActiveProducers, ap)
 	})
 }

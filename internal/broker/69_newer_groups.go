@@ -1,14 +1,17 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
 // ConsumerGroupDescribe, key 69, versions 0 to 1 (KIP-848). ShareGroupDescribe, key 77,
-// version 1 (KIP-932). StreamsGroupDescribe, key 89, version 0 (KIP-1071).
+// version 1 (KIP-932). StreamsGroupDescribe, key 89, versions 0 to 1 (KIP-1071).
 //
 // There are no groups of these kinds yet. Tools ask for a group of these kinds first, and
 // for a classic one if the answer is GROUP_ID_NOT_FOUND.
@@ -22,13 +25,15 @@ type notOfKind struct {
 
 // answerNotOfKind answers for each group why it is not of the kind: it does not exist, it is
 // a classic group, or this node does not know. The answer may be sent after it returns.
-func (b *Broker) answerNotOfKind(r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
+func (b *Broker) answerNotOfKind(s *session, r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
 	held, err := b.reserveAnswer(r, b.groupAnswerMemory()+8*int64(r.BodySize()))
 	if err != nil {
 		return err
 	}
 	const withMessages = 6 // the version of DescribeGroups with an error for a group that does not exist
-	b.cfg.Groups.Describe(dropRepeated(ids), withMessages, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
+	by := s.access()
+	names, denied := by.splitGroups(meta.Describe, dropRepeated(ids))
+	b.cfg.Groups.Describe(names, withMessages, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		defer held.Release()
 		list := make([]notOfKind, len(groups))
 		for i := range groups {
@@ -40,14 +45,18 @@ func (b *Broker) answerNotOfKind(r *wire.Request, ids []string, kind string, ans
 				n.code, n.message = kerr.GroupIDNotFound.Code, new("Group "+g.Group+" is not a "+kind+" group.")
 			}
 		}
-		b.replyHeld(r, answer(list), &held)
+		var refused []notOfKind
+		for _, name := range denied {
+			refused = append(refused, notOfKind{group: name, code: kerr.GroupAuthorizationFailed.Code})
+		}
+		b.replyHeld(r, answer(slices.Concat(list, refused)), &held)
 	}))
 	return nil
 }
 
-func (b *Broker) consumerGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) consumerGroupDescribe(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ConsumerGroupDescribeRequest)
-	return b.answerNotOfKind(r, req.Groups, "consumer", func(list []notOfKind) kmsg.Response {
+	return b.answerNotOfKind(s, r, req.Groups, "consumer", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 		for _, n := range list {
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
@@ -58,9 +67,9 @@ func (b *Broker) consumerGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Re
 	})
 }
 
-func (b *Broker) shareGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) shareGroupDescribe(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ShareGroupDescribeRequest)
-	return b.answerNotOfKind(r, req.GroupIDs, "share", func(list []notOfKind) kmsg.Response {
+	return b.answerNotOfKind(s, r, req.GroupIDs, "share", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrShareGroupDescribeResponse()
 		for _, n := range list {
 			g := kmsg.NewShareGroupDescribeResponseGroup()
@@ -71,9 +80,9 @@ func (b *Broker) shareGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Reque
 	})
 }
 
-func (b *Broker) streamsGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) streamsGroupDescribe(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.StreamsGroupDescribeRequest)
-	return b.answerNotOfKind(r, req.Groups, "streams", func(list []notOfKind) kmsg.Response {
+	return b.answerNotOfKind(s, r, req.Groups, "streams", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrStreamsGroupDescribeResponse()
 		for _, n := range list {
 			g := kmsg.NewStreamsGroupDescribeResponseGroup()

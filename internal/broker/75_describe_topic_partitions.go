@@ -22,6 +22,7 @@ func (b *Broker) describeTopicPartitions(s *session, r *wire.Request, kreq kmsg.
 	req, _ := kreq.(*kmsg.DescribeTopicPartitionsRequest)
 	m := b.cfg.Image()
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
+	by := s.access()
 	names, ok := b.namesToDescribe(m, req)
 	if !ok {
 		for i := range req.Topics {
@@ -35,6 +36,14 @@ func (b *Broker) describeTopicPartitions(s *session, r *wire.Request, kreq kmsg.
 	view := s.view(m)
 	room := meta.ServerSettings(m, b.cfg.Static).MaxDescribedPartitions
 	room = max(1, min(room, int(req.ResponsePartitionLimit)))
+	var denied []string
+	if !by.isAll() || by.watch.isNoting() {
+		if len(req.Topics) > 0 {
+			names, denied = by.splitTopics(names)
+		} else {
+			names, _ = by.quietly().splitTopics(names) // the client is not told which others there are
+		}
+	}
 	named := describedNameMemory*int64(len(req.Topics)) + 2*int64(r.BodySize())
 	held, err := b.reserveAnswer(r, describedTopicMemory*int64(min(room, m.NumPartitions()))+named)
 	if err != nil {
@@ -51,6 +60,7 @@ func (b *Broker) describeTopicPartitions(s *session, r *wire.Request, kreq kmsg.
 			first = int(c.Partition)
 		}
 		rt, next := describePartitions(m, &view, name, partitionRange{first, room})
+		rt.AuthorizedOperations = by.operations(topicOperations, meta.TopicResource, name)
 		resp.Topics = append(resp.Topics, rt)
 		room -= len(rt.Partitions)
 		if next > 0 {
@@ -58,8 +68,25 @@ func (b *Broker) describeTopicPartitions(s *session, r *wire.Request, kreq kmsg.
 			break
 		}
 	}
+	for _, name := range denied {
+		rt := emptyDescription(name, kerr.TopicAuthorizationFailed.Code)
+		rt.IsInternal, rt.AuthorizedOperations = false, notAsked
+		resp.Topics = append(resp.Topics, rt)
+	}
 	b.replyHeld(r, resp, &held)
 	return nil
+}
+
+// splitTopics parts topics into those that the client may describe, and the others.
+func (a *access) splitTopics(names []string) (allowed, denied []string) {
+	for _, name := range names {
+		if a.mayTopic(meta.Describe, name) {
+			allowed = append(allowed, name)
+		} else {
+			denied = append(denied, name)
+		}
+	}
+	return allowed, denied
 }
 
 // These are about how much memory a partition takes in an answer, as a structure and in encoded

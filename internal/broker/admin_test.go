@@ -21,12 +21,13 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-var record431 = flag.Bool("record", false, "write what the Kafka at LEAT_TEST_KAFKA answers into testdata")
+var recordKafka = flag.Bool("record", false, "write what the Kafka at LEAT_TEST_KAFKA answers into testdata")
 
 const (
 	golden        = "testdata/kafka-4.3.1-admin.txt"
@@ -34,13 +35,13 @@ const (
 )
 
 // newAdminRig makes a rig with a controller; static are the node's own settings.
-func newAdminRig(t *testing.T, static map[string]string) *rig {
+func newAdminRig(t *testing.T, static map[string]string, change ...func(*Config)) *rig {
 	t.Helper()
-	return newAdminRigOn(t, vfs.NewMem(), static)
+	return newAdminRigOn(t, vfs.NewMem(), static, change...)
 }
 
 // newAdminRigOn is newAdminRig on a file system.
-func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
+func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string, change ...func(*Config)) *rig {
 	t.Helper()
 	st, err := config.NewStatic(1, static)
 	if err != nil {
@@ -50,6 +51,9 @@ func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
 	levels := map[string]slog.Level{"root": slog.LevelInfo}
 	g = newRigOn(t, fs, "data", func(c *Config) {
 		c.Static, c.LogDir = st, "/data"
+		c.Txns = newTxns(t, c, func(string) int32 { return 0 })
+		c.Txns.StartLeading(0, 1, &emptyLog{})
+		c.EnsureTopic = func(context.Context, string) error { return nil }
 		c.LogLevels = func() map[string]slog.Level { return maps.Clone(levels) }
 		c.SetLogLevel = func(name string, l *slog.Level) { levels[name] = *l }
 		c.Quorum = func() quorum.Status {
@@ -64,6 +68,9 @@ func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
 			g.set.Apply(d, img)
 			return nil
 		}})
+		for _, f := range change {
+			f(c)
+		}
 	})
 	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Rack: "r0", Epoch: 1}})
 	return g
@@ -93,7 +100,12 @@ func TestAnswersForMissingFeaturesAreKafkas(t *testing.T) {
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
 		awaitCoordinators(t, addr)
 	}
-	g := newAdminRig(t, nil)
+	g := newAdminRig(t, nil, func(c *Config) { // no offsets come as far as the groups
+		groups := group.New(group.Config{Logger: c.Logger, Partitions: func() int32 { return 1 }})
+		t.Cleanup(groups.Close)
+		c.Groups = groups
+	})
+	g.apply(meta.LevelSet{Level: meta.LevelQuotas}) // with it there are users and quotas
 	g.topic("__consumer_offsets", 1)
 	g.topic("__transaction_state", 1)
 	compareWithKafka(t, goldenWithout, g, missingFeatureSteps, unlikeKafka())
@@ -104,12 +116,12 @@ func TestAnswersForMissingFeaturesAreKafkas(t *testing.T) {
 func compareWithKafka(t *testing.T, file string, g *rig, steps func() []step, better map[string]string) {
 	t.Helper()
 	want, err := os.ReadFile(file)
-	if err != nil && !*record431 {
+	if err != nil && !*recordKafka {
 		t.Fatal(err)
 	}
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
 		got := transcript(t, addr, steps())
-		if *record431 {
+		if *recordKafka {
 			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -368,7 +380,7 @@ func TestClientIsToldTheAddressItUsed(t *testing.T) {
 			c.Static, _ = config.NewStatic(1, nil)
 			c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1} }
 			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static, Leading: alwaysLeads})
-			c.Advertised = func(string) bool { return advertised }
+			c.Naming.Advertised = func(string) bool { return advertised }
 		})
 		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "public.example", Port: 1234}}, Epoch: 1}},
 			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "other.example", Port: 5678}}, Epoch: 2}})

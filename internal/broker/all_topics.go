@@ -170,6 +170,7 @@ func (a *allTopics) replyAll(r *wire.Request, whole kmsg.Response, image *meta.I
 		return err
 	}
 	whole.SetVersion(r.Version)
+	r.SetThrottle(whole)
 	p := r.Begin()
 	head := len(p.B)
 	p.B = whole.AppendTo(p.B)

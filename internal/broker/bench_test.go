@@ -8,6 +8,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quota"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -106,6 +109,55 @@ func BenchmarkFetch(b *testing.B) {
 				}
 			}
 			g.serve(b, req)
+		})
+	}
+}
+
+// BenchmarkAuthorisedProduce measures what a produce request costs with an authorizer that has allowed its topic before, beside one
+// without an authorizer.
+func BenchmarkAuthorisedProduce(b *testing.B) {
+	for _, isOn := range []bool{false, true} {
+		b.Run(fmt.Sprint("authorizer=", isOn), func(b *testing.B) {
+			g := newRig(b, func(c *Config) {
+				if isOn {
+					c.Authorizer, _ = auth.New(auth.Config{Image: c.Image})
+				}
+			})
+			g.apply(meta.LevelSet{Level: meta.LatestLevel})
+			g.topic("t", 1, "flush.messages", "100000", "retention.bytes", "1048576")
+			g.allow(meta.Write, meta.TopicResource, "t")
+			reqs := make([]kmsg.Request, 64)
+			for i := range reqs {
+				reqs[i] = put("t", 0, 1, batch(b, string(make([]byte, 100))))
+			}
+			g.serve(b, reqs...)
+		})
+	}
+}
+
+// BenchmarkQuotas measures what requests cost whose client has quotas that it keeps to, beside those without quotas.
+func BenchmarkQuotas(b *testing.B) {
+	for _, isOn := range []bool{false, true} {
+		limiter := func(c *Config) {
+			c.Quotas = quota.New(quota.Config{})
+			if isOn {
+				setQuotas(c.Quotas, map[meta.QuotaKey]float64{meta.ProducerByteRate: 1e15, meta.ConsumerByteRate: 1e15, meta.RequestPercentage: 1e9})
+			}
+		}
+		b.Run(fmt.Sprint("produce/quotas=", isOn), func(b *testing.B) {
+			g := newRig(b, limiter)
+			g.topic("t", 1, "flush.messages", "100000", "retention.bytes", "1048576")
+			reqs := make([]kmsg.Request, 64)
+			for i := range reqs {
+				reqs[i] = put("t", 0, 1, batch(b, string(make([]byte, 100))))
+			}
+			g.serve(b, reqs...)
+		})
+		b.Run(fmt.Sprint("fetch/quotas=", isOn), func(b *testing.B) {
+			g := newRigOn(b, vfs.OS{}, b.TempDir(), limiter)
+			g.topic("t", 1, "flush.messages", "100000")
+			ask[*kmsg.ProduceResponse](dial(b, g.addr), put("t", 0, 1, batch(b, string(make([]byte, 1000)))))
+			g.serve(b, get("t", 0, 0))
 		})
 	}
 }

@@ -6,13 +6,14 @@
 // Broker is the wire.Handler with the table of APIs; a session is one connection.
 // Produce and Fetch are decoded and encoded by hand. The batches of all Produce
 // requests that one read of the connection has brought are collected in the session,
-// appended with one write for each partition, and committed together. Requests of the
+// appended with one write for each partition, and committed together; a request that must wait
+// for the coordinator of its transaction is held apart from them. Requests of the
 // other APIs are decoded by kmsg, and served when the batches before them are appended.
 //
 // A Broker may be used by any goroutine. A session's methods run on its connection's
 // goroutine. A produce or fetch that waits belongs to the goroutine that ends its wait.
-// No goroutine holds more than one of Broker.mu, session.mu, fetchSession.mu and
-// fetchSessions.mu.
+// No goroutine holds more than one of Broker.mu, session.mu, heldRequests.mu, fetchSession.mu
+// and fetchSessions.mu.
 package broker
 
 import (
@@ -20,12 +21,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/audit"
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
@@ -33,7 +37,9 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/quota"
 	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/txn"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -49,9 +55,12 @@ type Config struct {
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
 	Groups *group.Service
-	// EnsureOffsetsTopic creates the topic of groups and offsets if there is none, and
-	// returns when it exists.
-	EnsureOffsetsTopic func(ctx context.Context) error
+	// EnsureTopic creates the topic of a kind of coordinators if there is none, and returns when it exists.
+	EnsureTopic func(ctx context.Context, name string) error
+	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.
+	Transactions Transactions
+	// Txns coordinates the transactions of which this node leads the partition of txn.Topic; nil: there are none.
+	Txns *txn.Service
 	// Controller decides changes of topics and configs, if this node is the active controller; nil: the
 	// APIs of topics, configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
@@ -67,10 +76,19 @@ type Config struct {
 	// the node has no loggers.
 	LogLevels   func() map[string]slog.Level
 	SetLogLevel func(name string, level *slog.Level)
-	// Advertised tells whether the clients of a listener are told the address that this node
-	// has registered for it. Clients of other listeners are told the address to which they
-	// have connected, as all clients are if it is nil.
-	Advertised func(listener string) bool
+	Naming      Naming // of this node, for its clients
+
+	Permissions // what clients may do
+	// Quotas bound how much they may do; nil: nothing does.
+	Quotas *quota.Limiter
+	// Audit records who did what; nil: nothing does.
+	Audit *audit.Recorder
+	// NameRules returns what makes the names of a listener's users of their certificates; nil: the whole subject is the name.
+	NameRules func(listener string) *auth.NameRules
+	// Logins are the listeners whose clients must log in.
+	Logins []*Login
+	// Delegations decide delegation tokens, with the Controller; nil: there are none.
+	Delegations *controller.Delegations
 
 	// Peers lets other nodes in; nil: requests that only nodes may send are unknown.
 	Peers *peer.Door
@@ -82,6 +100,28 @@ type Config struct {
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
 	// FetchSessionBytes is the memory for all incremental fetch sessions; 0: MostFetchSessionBytes.
 	FetchSessionBytes int64
+}
+
+// Permissions say what decides what clients may do. The functions may be called by any goroutine.
+type Permissions struct {
+	// Authorizer decides; nil: everybody may do everything.
+	Authorizer *auth.Authorizer
+	// Rules are what decides in its place, if that changes while the node runs; nil: it does not. With it NotePlain and NoteWouldDeny must be set.
+	Rules func() Rules
+	// NotePlain is told of clients that come without TLS, while the Rules have an authorizer.
+	NotePlain func(clientID, host string)
+	// NoteWouldDeny is told of what the authorizer would deny, while it only looks on.
+	NoteWouldDeny func(principal string, op meta.Operation, t meta.ResourceType, name string)
+}
+
+// Naming says what clients are told of the address of the node that they have connected to. A function that is nil says no.
+type Naming struct {
+	// Advertised tells whether the clients of a listener are told the address that this node
+	// has registered for it. Others are told the address to which they have connected, with TLS by its name.
+	Advertised func(listener string) bool
+	// Certified returns the name that a client is told in place of an address which the certificate of the listener
+	// does not have, if the client has named no server in its handshake; "" if there is none.
+	Certified func(listener string, address net.IP) string
 }
 
 // The defaults of the limits.
@@ -125,6 +165,8 @@ type api struct {
 	min, max int16 // versions served
 	// from are the identities that may use it; 0: anybody may. It is unknown to all others.
 	from peer.Kinds
+	// needs are the permissions that a client needs.
+	needs permissions
 	// Exactly one of raw, serve and decide is set. raw decodes the body itself, and runs while
 	// the batches of earlier requests may be collected and not appended yet. serve gets
 	// the decoded request when those are appended and their answers are sent. It may
@@ -134,8 +176,10 @@ type api struct {
 	// decide is serve for requests that only the active controller decides. It answers before it returns,
 	// or answers nothing and returns an error. It may be called again after that.
 	decide func(d *decision, r *wire.Request, req kmsg.Request) error
+	// screen answers such a request of this node's client where that needs no decision; it returns nil where it does. screen may be nil.
+	screen func(s *session, req kmsg.Request) kmsg.Response
 	// split finds what of such a request is sent to another node; nil: all of it.
-	split func(req kmsg.Request) forwardedPart
+	split func(by *access, req kmsg.Request) forwardedPart
 }
 
 // counters are the running totals that Stats reports.
@@ -153,6 +197,7 @@ type Stats struct {
 	Requests map[string]int64
 	// FetchSessions is the number of incremental fetch sessions now.
 	FetchSessions int
+	Logins        []LoginStats
 }
 
 // New builds a broker. Close ends it.
@@ -169,7 +214,7 @@ func New(cfg Config) (*Broker, error) {
 	b.all = newAllTopics(b)
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), txnAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		if err := b.registerAPIs(list); err != nil {
 			return nil, err
 		}
@@ -181,6 +226,9 @@ func New(cfg Config) (*Broker, error) {
 func (c *Config) checkAndSetDefaults() error {
 	if c.Logger == nil || c.Image == nil || c.Set == nil || c.Context == nil || c.ProducerIDs == nil {
 		return errors.New("broker: Logger, Image, Set, Context and ProducerIDs must be set")
+	}
+	if c.Delegations == nil && c.Controller != nil {
+		c.Delegations = controller.NewDelegations(c.Controller, controller.DelegationConfig{})
 	}
 	if c.FetchMaxBytes == 0 {
 		c.FetchMaxBytes = defaultFetchMaxBytes
@@ -194,21 +242,23 @@ func (c *Config) checkAndSetDefaults() error {
 	return nil
 }
 
-// coreAPIs are the APIs of records, offsets and producers.
+// coreAPIs are the APIs of records, offsets and producers, and of logins.
 func coreAPIs() []api {
-	return []api{
+	return append(loginAPIs(), []api{
 		{key: 0, name: "Produce", min: 3, max: 13, raw: (*session).produce},
 		{key: 1, name: "Fetch", min: 4, max: 18, raw: (*session).fetch},
 		{key: 2, name: "ListOffsets", min: 1, max: 11, serve: (*session).listOffsets},
-		{key: 18, name: "ApiVersions", min: 0, max: 4, raw: (*session).apiVersions},
+		{key: 18, name: "ApiVersions", min: 0, max: 5, raw: (*session).apiVersions},
 		{key: 21, name: "DeleteRecords", min: 0, max: 2, serve: (*session).deleteRecords},
 		{key: 22, name: "InitProducerId", min: 0, max: 5, serve: (*session).initProducerID},
 		{key: 23, name: "OffsetForLeaderEpoch", min: 2, max: 4, serve: (*session).offsetForLeaderEpoch},
+		{key: 27, name: "WriteTxnMarkers", min: 1, max: 2, serve: (*session).writeTxnMarkers},
 		{key: 61, name: "DescribeProducers", min: 0, max: 0, serve: (*session).describeProducers},
-	}
+	}...)
 }
 
 func (b *Broker) registerAPIs(list []api) error {
+	known := apiPermissions()
 	for i := range list {
 		a := &list[i]
 		switch {
@@ -220,6 +270,11 @@ func (b *Broker) registerAPIs(list []api) error {
 			return fmt.Errorf("broker: API %s needs versions and exactly one handler", a.name)
 		}
 		a.from = interBroker()[a.key]
+		needs, ok := known[a.key]
+		if !ok && a.from == 0 {
+			return fmt.Errorf("broker: API %s is not in the table of permissions", a.name)
+		}
+		a.needs = needs
 		b.apis[a.key] = a
 	}
 	return nil
@@ -236,7 +291,18 @@ func countHandlers(a *api) (n int) {
 
 // Open begins a connection's session.
 func (b *Broker) Open(c *wire.Conn) wire.Session { //nolint:ireturn // wire.Handler asks for it
-	s := &session{b: b, conn: c, appends: replica.Appends{Set: b.cfg.Set}}
+	s := &session{conn: c, collected: collected{b: b, appends: replica.Appends{Set: b.cfg.Set}}}
+	openAudit(s)
+	s.logIn(auth.Anonymous())
+	s.logInByCertificate()
+	for _, l := range b.cfg.Logins {
+		if l.Listener == c.ListenerName() && !wire.IsPlain(c) {
+			beginLogin(s, l)
+		}
+	}
+	if c.AsksForLogin() && s.gate == nil { // nobody gets in by a mistake of the wiring
+		beginLogin(s, NewLogin(LoginConfig{Listener: c.ListenerName()}))
+	}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}
 	b.mu.Unlock()
@@ -289,6 +355,9 @@ func (b *Broker) expireEverySecond() {
 			}
 			b.all.dropUnused(b.cfg.Image())
 			b.names.dropUnused(b.cfg.Image())
+			if l := b.cfg.Quotas; l != nil {
+				l.Expire(l.Now())
+			}
 		}
 	}
 }
@@ -303,6 +372,9 @@ func (b *Broker) Stats() Stats {
 		if a != nil {
 			st.Requests[a.name] = b.stats.requests[key].Load()
 		}
+	}
+	for _, l := range b.cfg.Logins {
+		st.Logins = append(st.Logins, l.stats()...)
 	}
 	return st
 }

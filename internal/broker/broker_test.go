@@ -66,7 +66,7 @@ func TestProducerIDsAreNeverGivenTwice(t *testing.T) {
 func TestApiVersions(t *testing.T) {
 	g := newRig(t)
 	c := dial(t, g.addr)
-	for v := range int16(5) {
+	for v := range int16(6) {
 		req := at(v, kmsg.NewPtrApiVersionsRequest())
 		req.ClientSoftwareName, req.ClientSoftwareVersion = "leat-test", "1.0"
 		resp := ask[*kmsg.ApiVersionsResponse](c, req)
@@ -74,7 +74,7 @@ func TestApiVersions(t *testing.T) {
 		for _, k := range resp.ApiKeys {
 			told[k.ApiKey] = [2]int16{k.MinVersion, k.MaxVersion}
 		}
-		if resp.ErrorCode != 0 || told[0] != [2]int16{0, 13} || told[1] != [2]int16{4, 18} || told[18] != [2]int16{0, 4} {
+		if resp.ErrorCode != 0 || told[0] != [2]int16{0, 13} || told[1] != [2]int16{4, 18} || told[18] != [2]int16{0, 5} {
 			t.Errorf("version %d: code %d, %v", v, resp.ErrorCode, told)
 		}
 		if _, ok := told[24]; ok || len(told) != len(coreAPIs()) {
@@ -85,13 +85,40 @@ func TestApiVersions(t *testing.T) {
 		}
 	}
 	c.send(at(77, kmsg.NewPtrApiVersionsRequest()))
-	if b, err := c.frame(); err != nil || string(b) != "\x00\x23\x00\x00\x00\x01\x00\x12\x00\x00\x00\x04" {
+	if b, err := c.frame(); err != nil || string(b) != "\x00\x23\x00\x00\x00\x01\x00\x12\x00\x00\x00\x05" {
 		t.Errorf("an unknown version: %x, %v", b, err)
 	}
 	bad := at(3, kmsg.NewPtrApiVersionsRequest())
 	bad.ClientSoftwareName, bad.ClientSoftwareVersion = "-leat-", "1"
 	if resp := ask[*kmsg.ApiVersionsResponse](c, bad); resp.ErrorCode != kerr.InvalidRequest.Code {
 		t.Errorf("a bad name: code %d", resp.ErrorCode)
+	}
+}
+
+// TestClientsFindThatTheyAreMisrouted proves that a client which takes the node for another one, or its cluster for
+// another one, is told to begin anew (KIP-1242), and that one which does not know yet is served. The codes are those of Apache
+// Kafka 4.4.0.
+func TestClientsFindThatTheyAreMisrouted(t *testing.T) {
+	c := dial(t, newRig(t).addr)
+	ours, other := "MkU3OEVBNTcwNTJENDM2Qk", "MkU3OEVBNTcwNTJENDM2Ql"
+	for _, tc := range []struct {
+		cluster *string
+		node    int32
+		code    int16
+	}{
+		{nil, -1, none},
+		{&ours, 1, none},
+		{&ours, 2, kerr.RebootstrapRequired.Code},
+		{&other, 1, kerr.RebootstrapRequired.Code},
+		{&ours, -1, kerr.InvalidRequest.Code},
+		{nil, 1, kerr.InvalidRequest.Code},
+	} {
+		req := at(5, kmsg.NewPtrApiVersionsRequest())
+		req.ClientSoftwareName, req.ClientSoftwareVersion, req.ClusterID, req.NodeID = "leat-test", "1.0", tc.cluster, tc.node
+		resp := ask[*kmsg.ApiVersionsResponse](c, req)
+		if resp.ErrorCode != tc.code || (len(resp.ApiKeys) == 0) == (tc.code == none) {
+			t.Errorf("node %d: code %d, want %d, with %d APIs", tc.node, resp.ErrorCode, tc.code, len(resp.ApiKeys))
+		}
 	}
 }
 

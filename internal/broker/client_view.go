@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"maps"
 	"net"
 	"slices"
@@ -89,7 +90,8 @@ func findAlive(brokers map[int32]*meta.Broker, id int32) *meta.Broker {
 }
 
 // addressOf is the address at which the connection's client reaches a node. For this node it
-// is the one to which the client has connected, unless another one was set for that listener.
+// is the one to which the client has connected, with TLS by its name, unless another one was set for that listener. Java names no
+// server in its handshake whose name has no dot, such as localhost.
 // For other nodes it is the one that they have registered for the listener of that name.
 func (s *session) addressOf(n *meta.Broker) (host string, port int32) {
 	return s.b.addressOf(n, s.conn)
@@ -97,9 +99,16 @@ func (s *session) addressOf(n *meta.Broker) (host string, port int32) {
 
 func (b *Broker) addressOf(n *meta.Broker, conn *wire.Conn) (host string, port int32) {
 	name := conn.ListenerName()
-	advertised := b.cfg.Advertised != nil && b.cfg.Advertised(name)
+	advertised := b.cfg.Naming.Advertised != nil && b.cfg.Naming.Advertised(name)
 	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok && n.ID == b.cfg.NodeID && !advertised {
-		return a.IP.String(), int32(a.Port)
+		host := ""
+		if state := conn.TLS(); state != nil {
+			host = state.ServerName // the name that it expects in the certificate
+			if host == "" && b.cfg.Naming.Certified != nil {
+				host = b.cfg.Naming.Certified(name, a.IP)
+			}
+		}
+		return cmp.Or(host, a.IP.String()), int32(a.Port)
 	}
 	return n.AddressFor(name)
 }

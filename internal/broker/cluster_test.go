@@ -39,12 +39,12 @@ func (g *rig) place(name string, partitions ...meta.Partition) {
 // TestEveryRefusalHasACode proves that each kind of refusal of the controller has one of Kafka's
 // codes.
 func TestEveryRefusalHasACode(t *testing.T) {
-	for k := controller.InvalidRequest; k <= controller.UnknownToken; k++ {
+	for k := controller.InvalidRequest; k <= controller.UnknownLink; k++ {
 		if e := refusalCode(k); e == kerr.UnknownServerError {
 			t.Errorf("kind %d has no code", k)
 		}
 	}
-	if e := refusalCode(controller.UnknownToken + 1); e != kerr.UnknownServerError {
+	if e := refusalCode(controller.UnknownLink + 1); e != kerr.UnknownServerError {
 		t.Errorf("an unknown kind is %v", e)
 	}
 }

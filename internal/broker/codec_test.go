@@ -368,6 +368,15 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 			}
 			if q.part == nil || f.isolation == readCommitted && q.code == none {
 				wp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
+				if q.part != nil && q.code == none && r.IntN(2) == 0 {
+					var list []replica.Aborted
+					for range r.IntN(200) {
+						a := replica.Aborted{Producer: r.Int64(), First: record.Offset(r.Int64())}
+						list = append(list, a)
+						wp.AbortedTransactions = append(wp.AbortedTransactions, kmsg.FetchResponseTopicPartitionAbortedTransaction{ProducerID: a.Producer, FirstOffset: int64(a.First)})
+					}
+					q.found.Aborted = &list
+				}
 			}
 			if version >= 12 && r.IntN(3) == 0 {
 				q.found.DivergingEpoch, q.found.DivergingEnd = 3, record.Offset(r.Int64N(1000))

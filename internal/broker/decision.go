@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
@@ -46,6 +46,12 @@ type Cluster interface {
 
 // commands are what the active controller decides. A controller.Controller decides them.
 type commands interface {
+	metadataCommands
+	securityCommands
+}
+
+// metadataCommands are about topics, configs and the cluster.
+type metadataCommands interface {
 	CreateTopics(ctx context.Context, topics []controller.NewTopic, validateOnly bool) ([]controller.CreatedTopic, error)
 	DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*controller.Error, error)
 	CreatePartitions(ctx context.Context, asked []controller.MorePartitions, validateOnly bool) ([]*controller.Error, error)
@@ -54,6 +60,14 @@ type commands interface {
 	AlterReassignments(ctx context.Context, asked []controller.Reassignment, allowFactorChange bool) ([]*controller.Error, error)
 	Finalize(ctx context.Context, feature string, level int16) (*controller.Error, error)
 	UnregisterBroker(ctx context.Context, id int32) (*controller.Error, error)
+}
+
+// securityCommands are about users and what they may do.
+type securityCommands interface {
+	CreateACLs(ctx context.Context, acls []meta.ACL) ([]*controller.Error, error)
+	DeleteACLs(ctx context.Context, filters []auth.Filter) ([]controller.DeletedACLs, error)
+	AlterCredentials(ctx context.Context, gone []meta.CredentialOwner, set []controller.NewCredential) ([]controller.CredentialChange, error)
+	AlterQuotas(ctx context.Context, asked []controller.QuotaChange, validateOnly bool) ([]*controller.Error, error)
 }
 
 // failure are commands that all fail.
@@ -91,10 +105,33 @@ func (f failure) UnregisterBroker(context.Context, int32) (*controller.Error, er
 	return nil, f.err
 }
 
+func (f failure) CreateACLs(context.Context, []meta.ACL) ([]*controller.Error, error) {
+	return nil, f.err
+}
+
+func (f failure) DeleteACLs(context.Context, []auth.Filter) ([]controller.DeletedACLs, error) {
+	return nil, f.err
+}
+
+func (f failure) AlterCredentials(context.Context, []meta.CredentialOwner, []controller.NewCredential) ([]controller.CredentialChange, error) {
+	return nil, f.err
+}
+
+func (f failure) AlterQuotas(context.Context, []controller.QuotaChange, bool) ([]*controller.Error, error) {
+	return nil, f.err
+}
+
 // decision is how a handler has its request decided.
 type decision struct {
 	commands
 
+	// by is what the client may do.
+	by access
+	// tokens are the commands about delegation tokens, and asker is who asks for them.
+	tokens tokenCommands
+	asker  tokenAsker
+	// changes is its quota of changes of partitions; nil: it has none.
+	changes *mutations
 	// within returns a context that ends after a time, and before that when nobody waits for the
 	// answer any more.
 	within func(d time.Duration) (context.Context, context.CancelFunc)
@@ -107,11 +144,13 @@ type decision struct {
 }
 
 // newDecision makes the decision of a request of this node's client by this node's controller.
-func (b *Broker) newDecision(ctx context.Context, r *wire.Request) *decision {
+func (b *Broker) newDecision(ctx context.Context, r *wire.Request, by access) *decision {
 	conn := r.Conn
 	return &decision{
 		addressOf: func(n *meta.Broker) (host string, port int32) { return b.addressOf(n, conn) },
 		commands:  b.cfg.Controller,
+		tokens:    b.cfg.Delegations,
+		by:        by,
 		within: func(t time.Duration) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, max(0, t))
 		},
@@ -130,8 +169,16 @@ func (d *decision) isElsewhere(failed error) bool {
 }
 
 // decideRequest serves a client's request that the active controller decides.
-func (b *Broker) decideRequest(a *api, r *wire.Request, req kmsg.Request) error {
-	d := b.newDecision(b.cfg.Context(), r)
+func (b *Broker) decideRequest(s *session, a *api, r *wire.Request, req kmsg.Request) error {
+	if a.screen != nil {
+		if refused := a.screen(s, req); refused != nil {
+			r.Reply(refused)
+			return nil
+		}
+	}
+	d := b.newDecision(b.cfg.Context(), r, s.access())
+	d.asker = tokenAskerOf(s)
+	d.limitChanges(b, r, s.principal, s.isPeer())
 	if b.cfg.Cluster == nil {
 		return a.decide(d, r, req)
 	}
@@ -141,7 +188,7 @@ func (b *Broker) decideRequest(a *api, r *wire.Request, req kmsg.Request) error 
 			return err
 		}
 	}
-	return b.forwardRequest(a, r, req)
+	return b.forwardRequest(s, a, r, req)
 }
 
 // ServeForwarded serves a request of another node's client, which that node has sent here. It answers r, or
@@ -159,8 +206,15 @@ func (b *Broker) ServeForwarded(ctx context.Context, q *wire.Carried, r *wire.Re
 	req, memory, err := r.DecodeCarried()
 	defer memory.Release()
 	if err == nil {
-		d := b.newDecision(ctx, r)
+		by := b.accessOfCarried(q)
+		if !a.mayServe(&by) { // the other node has asked its own ACLs before
+			r.Reply(refuseOfCluster(req))
+			return nil
+		}
+		d := b.newDecision(ctx, r, by)
 		d.canMove, d.isForwarded = true, true
+		d.asker = tokenAsker{principalOf(q), q.MayHaveToken, len(q.Groups) > 0}
+		d.limitChanges(b, r, principalOf(q), q.IsPeer)
 		d.addressOf = func(n *meta.Broker) (host string, port int32) { return n.AddressFor(q.Listener) }
 		err = a.decide(d, r, req)
 	}
@@ -180,20 +234,21 @@ const (
 )
 
 // forwardRequest has the active controller serve a client's request, and passes on the answer.
-func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error {
-	p := a.partOf(req)
+func (b *Broker) forwardRequest(s *session, a *api, r *wire.Request, req kmsg.Request) error {
+	by := s.access()
+	p := a.partOf(&by, req)
 	if p.rest == nil {
-		return a.decide(b.newDecision(b.cfg.Context(), r), r, req)
+		return a.decide(b.newDecision(b.cfg.Context(), r, by), r, req)
 	}
 	p.rest.SetVersion(r.Version)
 	if n := b.forwarding.Add(1); n > mostWaiting {
 		b.forwarding.Add(-1)
-		return b.failRequest(a, r, req, context.DeadlineExceeded)
+		return b.failRequest(s, a, r, req, context.DeadlineExceeded)
 	}
 	defer b.forwarding.Add(-1)
 	most := b.answerMemory(p.rest)
 	if most > b.cfg.Work.Most(peerAnswers) {
-		return b.failRequest(a, r, req, fmt.Errorf("%w: the answer may have %d bytes", errLargeAnswer, most))
+		return b.failRequest(s, a, r, req, fmt.Errorf("%w: the answer may have %d bytes", errLargeAnswer, most))
 	}
 	memory, err := r.Reserve(peerAnswers, most)
 	if err != nil {
@@ -204,17 +259,21 @@ func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error
 	defer cancel()
 	here := func(ctx context.Context) error {
 		memory.Release() // the handler reserves what it needs
-		d := b.newDecision(ctx, r)
+		d := b.newDecision(ctx, r, by)
+		d.asker = tokenAskerOf(s)
 		d.canMove = true
+		d.limitChanges(b, r, s.principal, s.isPeer())
 		return a.decide(d, r, req)
 	}
 	answer, err := b.cfg.Cluster.Forward(ctx, &wire.Carried{
+		Principal: s.principal.String(), Groups: s.groups, IsPeer: s.isPeer(), MayHaveToken: tokenAskerOf(s).isAllowed,
 		Key: r.Key, Version: r.Version, ClientID: r.ClientID, Address: r.Conn.RemoteAddr().String(), Listener: r.Conn.ListenerName(), Most: int(most), Body: p.rest.AppendTo(nil),
 	}, here)
 	switch {
 	case err == nil && answer == nil:
 		return nil
 	case err == nil:
+		b.throttleForwarded(r, p.rest.ResponseKind(), answer)
 		return p.passOn(r, answer, &memory)
 	}
 	memory.Release()
@@ -227,13 +286,14 @@ func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error
 	default:
 		return err // as if it were served here, the connection ends
 	}
-	return b.failRequest(a, r, req, err)
+	return b.failRequest(s, a, r, req, err)
 }
 
 // failRequest answers a request for which no active controller has decided.
-func (b *Broker) failRequest(a *api, r *wire.Request, req kmsg.Request, err error) error {
-	d := b.newDecision(b.cfg.Context(), r)
-	d.commands = failure{err}
+func (b *Broker) failRequest(s *session, a *api, r *wire.Request, req kmsg.Request, err error) error {
+	d := b.newDecision(b.cfg.Context(), r, s.access())
+	d.asker = tokenAskerOf(s)
+	d.commands, d.tokens = failure{err}, failedTokens{err}
 	return a.decide(d, r, req)
 }
 
@@ -241,31 +301,39 @@ func (b *Broker) failRequest(a *api, r *wire.Request, req kmsg.Request, err erro
 // does for this node: clients have the same time-out, and must be there to hear of a failure.
 const serverTimeShare = 2
 
-// ensureTopics has the active controller make topics that an image lacks, with the defaults. It returns why
+// ensureTopics has the active controller make topics that an image lacks, with the defaults, for a client. It returns why
 // some could not be made. Clients ask for a topic that can never be made again and again, so names that
 // collide are refused here.
-func (b *Broker) ensureTopics(m *meta.Image, names []string) (map[string]*controller.Error, error) {
-	refused := map[string]*controller.Error{}
+func (b *Broker) ensureTopics(s *session, r *wire.Request, m *meta.Image, names []string) (map[string]unmade, error) {
+	counted := countedTopics{b: b, s: s, r: r, refused: map[string]unmade{}}
+	isCounted := !s.isPeer() && b.mutationsOf(s.principal, r.ClientID, true) != nil
+	var countedNames []string
 	wanted := make([]string, 0, len(names))
 	b.inTurns(len(names), func(i int) {
-		if err := controller.CheckCollision(m, names[i]); err != nil {
-			refused[names[i]] = err
-		} else {
+		err := controller.CheckCollision(m, names[i])
+		switch {
+		case err != nil:
+			counted.noteError(names[i], err)
+		case isCounted && !meta.InternalTopic(names[i]):
+			countedNames = append(countedNames, names[i])
+		default:
 			wanted = append(wanted, names[i])
 		}
 	})
-	if len(wanted) == 0 {
-		return refused, nil
-	}
 	ensure, share := b.cfg.Controller.EnsureTopics, time.Duration(1)
 	if b.cfg.Cluster != nil {
 		ensure, share = b.cfg.Cluster.EnsureTopics, serverTimeShare
 	}
 	ctx, cancel := b.withinServerTime(share)
 	defer cancel()
+	if err := counted.ensure(ctx, m, countedNames); err != nil || len(wanted) == 0 {
+		return counted.refused, err
+	}
 	others, err := ensure(ctx, wanted)
-	maps.Copy(refused, others)
-	return refused, err
+	for name, e := range others {
+		counted.noteError(name, e)
+	}
+	return counted.refused, err
 }
 
 // withinServerTime returns a context that ends after a share of request.timeout.ms.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
@@ -221,14 +222,21 @@ func TestQuorumOfSeveralNodes(t *testing.T) {
 		Leader: -1, Term: 3, Commit: 100, RaftID: 10, LeaderRaftID: 10, Members: quorum.Members{Voters: []uint64{30, 10, 20}},
 		Match: map[uint64]uint64{10: 100, 20: 100, 30: 90},
 	}
-	c := &reached{leader: 1, positions: map[int32]controller.Position{4: {Applied: 80}, 3: {Applied: 70}}}
+	c := &reached{leader: 1, positions: map[int32]controller.Position{4: {Applied: 80, Unreached: "nobody can reach it"}, 3: {Applied: 70}}}
 	g.broker.cfg.Cluster, g.broker.cfg.Quorum = c, func() quorum.Status { return st }
 	req := at(2, kmsg.NewPtrDescribeQuorumRequest())
 	req.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: metadataTopic, Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
 	conn := dial(t, g.addr)
+	note := ""
 	check := func(what string, leader int32, ends map[int32]int64) {
 		t.Helper()
 		resp := ask[*kmsg.DescribeQuorumResponse](conn, req)
+		note = ""
+		resp.UnknownTags.Each(func(key uint32, value []byte) {
+			if key == config.NoteTag {
+				note = string(value)
+			}
+		})
 		p := resp.Topics[0].Partitions[0]
 		if p.LeaderID != leader || p.LeaderEpoch != 3 || p.HighWatermark != 100 || len(p.CurrentVoters) != 3 || len(p.Observers) != 1 || len(resp.Nodes) != 3 || resp.Nodes[1].Listeners[0].Host != "host-2" {
 			t.Errorf("%s: %+v", what, resp)
@@ -240,6 +248,9 @@ func TestQuorumOfSeveralNodes(t *testing.T) {
 		}
 	}
 	check("the leader", 1, map[int32]int64{1: 100, 2: 100, 3: 90, 4: 80})
+	if note != "Node 4 stays fenced: nobody can reach it." {
+		t.Errorf("the leader's note is %q", note)
+	}
 	st.LeaderRaftID, st.Match, c.leader, c.positions = 20, nil, 2, nil
 	forwarded := 0
 	c.forward = func(context.Context, *wire.Carried, func(context.Context) error) ([]byte, error) {
@@ -247,6 +258,9 @@ func TestQuorumOfSeveralNodes(t *testing.T) {
 		return nil, context.DeadlineExceeded
 	}
 	check("another node", 2, map[int32]int64{1: -1, 2: -1, 3: -1, 4: -1})
+	if note != "" {
+		t.Errorf("another node's note is %q", note)
+	}
 	if forwarded != 1 {
 		t.Errorf("the leader was asked %d times", forwarded)
 	}

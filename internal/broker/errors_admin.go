@@ -49,6 +49,35 @@ var refusalCodes = [...]*kerr.Error{
 	controller.EligibleLeadersNotAvailable: kerr.EligibleLeadersNotAvailable,
 	controller.NoReassignment:              kerr.NoReassignmentInProgress,
 	controller.UnknownToken:                kerr.ResourceNotFound,
+	controller.TopicDenied:                 kerr.TopicAuthorizationFailed,
+	controller.GroupDenied:                 kerr.GroupAuthorizationFailed,
+	controller.ClusterDenied:               kerr.ClusterAuthorizationFailed,
+	controller.DuplicateResource:           kerr.DuplicateResource,
+	controller.UnacceptableCredential:      kerr.UnacceptableCredential,
+	controller.UnsupportedMechanism:        kerr.UnsupportedSaslMechanism,
+	controller.UnknownCredential:           kerr.ResourceNotFound,
+	controller.ThrottlingQuotaExceeded:     kerr.ThrottlingQuotaExceeded,
+	controller.DelegationTokensOff:         kerr.DelegationTokenAuthDisabled,
+	controller.DelegationTokenDenied:       kerr.DelegationTokenAuthorizationFailed,
+	controller.DelegationTokenNotAllowed:   kerr.DelegationTokenRequestNotAllowed,
+	controller.UnknownDelegationToken:      kerr.DelegationTokenNotFound,
+	controller.EndedDelegationToken:        kerr.DelegationTokenExpired,
+	controller.DelegationTokenOfOther:      kerr.DelegationTokenOwnerMismatch,
+	controller.InvalidPrincipalType:        kerr.InvalidPrincipalType,
+	controller.UnknownLink:                 kerr.ResourceNotFound,
+}
+
+// deniedText is Kafka's text for a client that may not do something.
+func deniedText(e *kerr.Error) string {
+	switch e {
+	case kerr.TopicAuthorizationFailed:
+		return "Topic authorization failed."
+	case kerr.GroupAuthorizationFailed:
+		return "Group authorization failed."
+	case kerr.TransactionalIDAuthorizationFailed:
+		return "Transactional Id authorization failed."
+	}
+	return e.Description
 }
 
 // refusalCode is the code for a refusal of the controller.

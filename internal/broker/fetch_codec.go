@@ -253,7 +253,7 @@ type forgotten struct {
 // list. Neighbours of the same topic are one element of the answer.
 func (f *fetch) encodeAnswer(resp *wire.Response, code int16, session int32) {
 	flexible := f.version >= 12
-	resp.B = be.AppendUint32(resp.B, 0) // throttle
+	resp.B = be.AppendUint32(resp.B, uint32(f.throttle))
 	if f.version >= 7 {
 		resp.B = be.AppendUint16(resp.B, uint16(code))
 		resp.B = be.AppendUint32(resp.B, uint32(session))
@@ -313,11 +313,20 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	if f.version >= 5 {
 		b = be.AppendUint64(b, uint64(q.found.Start))
 	}
-	// The list of aborted transactions is empty for readers of committed ones and null for
+	// The list of aborted transactions is there for readers of committed ones and null for
 	// others, except that Kafka sends an empty one for a partition that it has not found.
 	switch {
 	case f.isolation == readCommitted && q.code == none || q.part == nil:
-		b = appendLen(b, flexible, 0)
+		var aborted []replica.Aborted
+		if q.found.Aborted != nil {
+			aborted, q.found.Aborted = *q.found.Aborted, nil
+		}
+		b = appendLen(b, flexible, len(aborted))
+		for _, a := range aborted {
+			b = be.AppendUint64(b, uint64(a.Producer))
+			b = be.AppendUint64(b, uint64(a.First))
+			b = appendTags(b, flexible)
+		}
 	case flexible:
 		b = append(b, 0)
 	default:

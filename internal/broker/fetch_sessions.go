@@ -461,6 +461,13 @@ func (s *fetchSession) applyAnswer(f *fetch) int16 {
 	return none
 }
 
+// isAt tells whether a session has an epoch.
+func (s *fetchSession) isAt(epoch int32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch == epoch
+}
+
 // recordAnswer keeps a partition's answer to compare the next one with it, and returns
 // whether it differs from the one before. An error always does, an answer that sends the
 // reader elsewhere, and the first answer after either.

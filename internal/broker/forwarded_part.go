@@ -32,16 +32,16 @@ type forwardedPart struct {
 	merge func(answer kmsg.Response) kmsg.Response
 }
 
-func (a *api) partOf(req kmsg.Request) forwardedPart {
+func (a *api) partOf(by *access, req kmsg.Request) forwardedPart {
 	if a.split == nil {
 		return forwardedPart{rest: req}
 	}
-	return a.split(req)
+	return a.split(by, req)
 }
 
 // passOn answers a client with the answer of the active controller.
 func (p forwardedPart) passOn(r *wire.Request, answer []byte, memory *budget.Reservation) error {
-	if p.merge == nil {
+	if p.merge == nil && r.Note == nil {
 		sendHeld(r, answer, memory)
 		return nil
 	}
@@ -49,6 +49,11 @@ func (p forwardedPart) passOn(r *wire.Request, answer []byte, memory *budget.Res
 	resp.SetVersion(r.Version)
 	if err := resp.ReadFrom(answer); err != nil {
 		return err
+	}
+	if p.merge == nil {
+		r.TellNote(resp)
+		sendHeld(r, answer, memory)
+		return nil
 	}
 	r.Reply(p.merge(resp))
 	return nil
@@ -92,6 +97,14 @@ func (b *Broker) answerMemory(kreq kmsg.Request) int64 {
 				addConfig(&size, c.Name, c.Value)
 			}
 		}
+	case *kmsg.CreateACLsRequest:
+		size = sizeOfNewACLs(req)
+	case *kmsg.DeleteACLsRequest:
+		size = b.sizeOfDeletedACLs(req)
+	case *kmsg.AlterUserSCRAMCredentialsRequest:
+		size = sizeOfUsers(req)
+	case *kmsg.CreateDelegationTokenRequest:
+		size = sizeOfNewToken(req)
 	case *kmsg.ElectLeadersRequest:
 		if size = sizeOfElections(req); req.Topics == nil {
 			size = sizeOfAllElections(b.cfg.Image(), req.ElectionType)

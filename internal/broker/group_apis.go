@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -21,12 +22,29 @@ func groupAPIs(b *Broker) []api {
 		{key: 14, name: "SyncGroup", min: 0, max: 5, serve: b.syncGroup},
 		{key: 15, name: "DescribeGroups", min: 0, max: 6, serve: b.describeGroups},
 		{key: 16, name: "ListGroups", min: 0, max: 5, serve: b.listGroups},
-		{key: 42, name: "DeleteGroups", min: 0, max: 2, serve: b.deleteGroups},
+		{key: 28, name: "TxnOffsetCommit", min: 0, max: 6, serve: b.txnOffsetCommit},
+		{key: 42, name: "DeleteGroups", min: 0, max: 3, serve: b.deleteGroups},
 		{key: 47, name: "OffsetDelete", min: 0, max: 0, serve: b.offsetDelete},
 		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, serve: b.consumerGroupDescribe},
 		{key: 77, name: "ShareGroupDescribe", min: 1, max: 1, serve: b.shareGroupDescribe},
-		{key: 89, name: "StreamsGroupDescribe", min: 0, max: 0, serve: b.streamsGroupDescribe},
+		{key: 89, name: "StreamsGroupDescribe", min: 0, max: 1, serve: b.streamsGroupDescribe},
 	}
+}
+
+// splitGroups parts groups into those that the client may use, and the others.
+func (a *access) splitGroups(op meta.Operation, names []string) (allowed, denied []string) {
+	if a.by == nil && !a.watch.isNoting() {
+		return names, nil
+	}
+	allowed = []string{} // not nil, which may stand for all
+	for _, name := range names {
+		if a.mayGroup(op, name) {
+			allowed = append(allowed, name)
+		} else {
+			denied = append(denied, name)
+		}
+	}
+	return allowed, denied
 }
 
 // containPanics returns a reply that closes the request's connection if it panics. The panic

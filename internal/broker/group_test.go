@@ -43,7 +43,7 @@ func newGroupRig(tb testing.TB) *rig {
 	var once sync.Once
 	g = newRig(tb, func(c *Config) {
 		c.Groups = groups
-		c.EnsureOffsetsTopic = func(context.Context) error {
+		c.EnsureTopic = func(context.Context, string) error {
 			once.Do(func() {
 				g.topic(group.Topic, 50)
 				for i := range int32(50) {

@@ -38,7 +38,7 @@ const coreGolden = "testdata/kafka-4.3.1-core.txt"
 // it proves too that the record is Kafka's.
 func TestAnswersAreKafkas(t *testing.T) {
 	record, err := os.ReadFile(coreGolden)
-	if err != nil && !*record431 {
+	if err != nil && !*recordKafka {
 		t.Fatal(err)
 	}
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
@@ -71,7 +71,7 @@ func theirTranscript(t *testing.T, addr, record string) string {
 		id := createOnKafka(t, dial(t, addr), name, 2, s.configs)
 		fmt.Fprintf(&out, "## %s\n%s\n\n", s.name, strings.Join(s.play(t, addr, name, id), "\n"))
 	}
-	if *record431 {
+	if *recordKafka {
 		if err := os.WriteFile(coreGolden, []byte(out.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -47,6 +47,31 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 		r.Reply(whole)
 		return nil
 	}
+	if l.n <= shortAnswer {
+		return b.replyListHeld(r, whole, l, new(budget.Reservation))
+	}
+	held, err := b.reserveAnswer(r, l.memory+8*int64(l.n)+elementMemory)
+	if err != nil {
+		return err
+	}
+	return b.replyListHeld(r, whole, l, &held)
+}
+
+// replyListHeld is replyList for a list that was made in reserved memory, which is enough for its answer, too. It takes over
+// the reservation.
+func (b *Broker) replyListHeld(r *wire.Request, whole kmsg.Response, l list, held *budget.Reservation) error {
+	whole.SetVersion(r.Version)
+	r.SetThrottle(whole)
+	if r.Note != nil {
+		for i := range l.n {
+			r.TellNote(l.answerWith(i))
+		}
+	}
+	if l.n == 0 {
+		held.Release()
+		r.Reply(whole)
+		return nil
+	}
 	e := newElements(l, whole, r.Version, b.cfg.Work)
 	head := whole.AppendTo(nil)
 	head, tail := head[:len(head)-e.tail-countLen(e.flexible)], slices.Clone(head[len(head)-e.tail:])
@@ -54,12 +79,9 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 		p := r.Begin()
 		p.B = appendLen(append(p.B, head...), e.flexible, l.n)
 		p.B = append(e.appendAll(p.B), tail...)
+		r.Hold(held)
 		r.Send(p)
 		return nil
-	}
-	held, err := b.reserveAnswer(r, l.memory+8*int64(l.n)+elementMemory)
-	if err != nil {
-		return err
 	}
 	size := e.measureElements()
 	if size > maxAnswer {
@@ -70,7 +92,7 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 	p.B = appendLen(append(p.B, head...), e.flexible, l.n)
 	p.Attach(&computed{e, int(size)})
 	p.B = append(p.B, tail...)
-	r.Hold(&held)
+	r.Hold(held)
 	r.Send(p)
 	return nil
 }
@@ -84,7 +106,9 @@ func (b *Broker) reserveAnswer(r *wire.Request, n int64) (budget.Reservation, er
 // replyHeld sends an answer that was built in reserved memory. It takes over the caller's
 // reservation, and releases it when the answer is sent.
 func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, from *budget.Reservation) {
+	r.TellNote(resp)
 	resp.SetVersion(r.Version)
+	r.SetThrottle(resp)
 	sendHeld(r, b.encodeWhole(resp), from)
 }
 

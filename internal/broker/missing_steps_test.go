@@ -13,12 +13,8 @@ const dataDirectory = "the data directory"
 // unlikeKafka are our answers that differ from Kafka's on purpose in this series: we refuse
 // settings that would have no effect, and know only our own levels of features.
 func unlikeKafka() map[string]string {
-	better := map[string]string{
-		"make a user: AlterUserSCRAMCredentials v0": `{"Results":[{"ErrorCode":33,"ErrorMessage":"This broker does not serve SASL yet, so it keeps no credentials.","User":"made"}]}`,
-	}
-	for name, user := range map[string]string{"set a quota: AlterClientQuotas v0": "a", "set a quota: AlterClientQuotas v1": "a", "validate a quota: AlterClientQuotas v1": "v", "a quota of little: AlterClientQuotas v1": "p", "a quota twice: AlterClientQuotas v1": "twice"} {
-		better[name] = `{"Entries":[{"Entity":[{"Name":"` + user + `","Type":"user"}],"ErrorCode":35,"ErrorMessage":"This broker does not enforce quotas yet, so none can be set."}]}`
-	}
+	better := map[string]string{}
+	better["a quota twice: AlterClientQuotas v1"] = `{"Entries":[{"Entity":[{"Name":"twice","Type":"user"}],"ErrorCode":42,"ErrorMessage":"Duplicate quota key producer_byte_rate"}]}`
 	better["a quota of a user at an address: AlterClientQuotas v1"] = `{"Entries":[{"Entity":[{"Name":"127.0.0.1","Type":"ip"},
 {"Name":"a","Type":"user"}],"ErrorCode":42,"ErrorMessage":"Invalid quota entity combination, IP entity should not be combined with User or ClientId"}]}`
 	feature := func(name string, level int, why string) string {
@@ -35,7 +31,7 @@ func unlikeKafka() map[string]string {
 	return better
 }
 
-// missingFeatureSteps are requests to a node that has no security, no quotas, no transactions
+// missingFeatureSteps are requests to a node that has no authorizer, no quotas, no transactions
 // and no other nodes. Later steps use what earlier ones have created.
 func missingFeatureSteps() []step {
 	s := []step{one("topics", createTopics(7, false, topicOf("with.one", 1, 1), topicOf("with.three", 3, 1)))}

@@ -12,31 +12,30 @@ import (
 // interBroker are the APIs that only brokers and controllers send in Kafka, and the identities that
 // may send them here. An API of this list needs the proof from the moment in which it is served.
 //
-// WriteTxnMarkers is also for administrators, who end transactions that hang.
+// WriteTxnMarkers is none of them: Kafka serves it to administrators, who end transactions that hang.
 func interBroker() map[int16]peer.Kinds {
 	return map[int16]peer.Kinds{
-		4:  peer.Nodes,                       // LeaderAndIsr
-		5:  peer.Nodes,                       // StopReplica
-		6:  peer.Nodes,                       // UpdateMetadata
-		7:  peer.Nodes,                       // ControlledShutdown
-		27: peer.Nodes | peer.Administrators, // WriteTxnMarkers
-		52: peer.Nodes,                       // Vote
-		53: peer.Nodes,                       // BeginQuorumEpoch
-		54: peer.Nodes,                       // EndQuorumEpoch
-		56: peer.Nodes,                       // AlterPartition
-		58: peer.Nodes,                       // Envelope
-		59: peer.Nodes,                       // FetchSnapshot
-		62: peer.Nodes,                       // BrokerRegistration
-		63: peer.Nodes,                       // BrokerHeartbeat
-		67: peer.Nodes,                       // AllocateProducerIds
-		70: peer.Nodes,                       // ControllerRegistration
-		73: peer.Nodes,                       // AssignReplicasToDirs
-		82: peer.Nodes,                       // UpdateRaftVoter
-		83: peer.Nodes,                       // InitializeShareGroupState
-		84: peer.Nodes,                       // ReadShareGroupState
-		85: peer.Nodes,                       // WriteShareGroupState
-		86: peer.Nodes,                       // DeleteShareGroupState
-		87: peer.Nodes,                       // ReadShareGroupStateSummary
+		4:  peer.Nodes, // LeaderAndIsr
+		5:  peer.Nodes, // StopReplica
+		6:  peer.Nodes, // UpdateMetadata
+		7:  peer.Nodes, // ControlledShutdown
+		52: peer.Nodes, // Vote
+		53: peer.Nodes, // BeginQuorumEpoch
+		54: peer.Nodes, // EndQuorumEpoch
+		56: peer.Nodes, // AlterPartition
+		58: peer.Nodes, // Envelope
+		59: peer.Nodes, // FetchSnapshot
+		62: peer.Nodes, // BrokerRegistration
+		63: peer.Nodes, // BrokerHeartbeat
+		67: peer.Nodes, // AllocateProducerIds
+		70: peer.Nodes, // ControllerRegistration
+		73: peer.Nodes, // AssignReplicasToDirs
+		82: peer.Nodes, // UpdateRaftVoter
+		83: peer.Nodes, // InitializeShareGroupState
+		84: peer.Nodes, // ReadShareGroupState
+		85: peer.Nodes, // WriteShareGroupState
+		86: peer.Nodes, // DeleteShareGroupState
+		87: peer.Nodes, // ReadShareGroupStateSummary
 	}
 }
 
@@ -49,7 +48,11 @@ func (s *session) servePeer(r *wire.Request) error {
 	if s.peer == nil {
 		s.peer = s.b.cfg.Peers.Open(s.conn)
 	}
-	return s.peer.Serve(r)
+	err := s.peer.Serve(r)
+	if s.gate != nil && s.isPeer() { // it needs no login
+		s.gate.settle()
+	}
+	return err
 }
 
 // mayCall tells whether the other end of the connection may use an API.
@@ -62,4 +65,10 @@ func (s *session) mayCall(a *api) bool {
 func (s *session) isNode(node int32) bool {
 	id := s.peer.Identity()
 	return id.IsNode(node)
+}
+
+// isAnyNode tells whether the other end of the connection has proven to be some node.
+func (s *session) isAnyNode() bool {
+	id := s.peer.Identity()
+	return id.IsAny(peer.Nodes)
 }

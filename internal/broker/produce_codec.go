@@ -21,6 +21,8 @@ type produceTopic struct {
 	name []byte    // versions up to 12; aliases the body
 	id   meta.UUID // later versions
 	end  int       // the index after its last partition in produce.parts
+	// denied tells that the client may not write to it.
+	denied bool
 }
 
 // producePart is a partition of a Produce request and its part of the answer.
@@ -51,7 +53,8 @@ func (p *produce) decodeBody(body []byte, room int) (count int, ok bool) {
 	p.topics, p.parts = p.topics[:0], p.parts[:0]
 	flexible := p.version >= 9
 	r := reader{b: body}
-	_, noTransaction := r.readString(flexible)
+	txnID, noTransaction := r.readString(flexible)
+	p.txnID = txnID
 	p.acks = r.readInt16()
 	p.timeoutMS = r.readInt32()
 	least := 6 // bytes of a topic: the lengths of its name and of its array
@@ -73,7 +76,9 @@ func (p *produce) decodeBody(body []byte, room int) (count int, ok bool) {
 			if count++; count <= room {
 				p.parts = append(p.parts, producePart{index: index, records: b})
 			}
-			p.lacksTxnID = p.lacksTxnID || noTransaction && len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional()
+			if len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional() {
+				p.transactional, p.lacksTxnID = true, p.lacksTxnID || noTransaction
+			}
 			r.readTags(flexible, nil)
 		}
 		r.readTags(flexible, nil)
@@ -113,7 +118,7 @@ func (p *produce) encodeAnswer(resp *wire.Response) {
 		b = appendTags(b, flexible)
 		from = t.end
 	}
-	b = be.AppendUint32(b, 0) // throttle
+	b = be.AppendUint32(b, uint32(p.throttle))
 	p.end = len(b)
 	if flexible {
 		b = p.b.appendEndpoints(b, p.r, p.leaders)

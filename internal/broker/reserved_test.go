@@ -49,7 +49,7 @@ func newWholeRig(t *testing.T, work int64) *rig {
 		c.LogLevels = func() map[string]slog.Level { return map[string]slog.Level{"root": slog.LevelInfo} }
 		c.SetLogLevel = func(string, *slog.Level) {}
 		c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}} }
-		c.EnsureOffsetsTopic = func(context.Context) error { return nil }
+		c.EnsureTopic = func(context.Context, string) error { return nil }
 		c.Controller = controller.New(controller.Config{Image: c.Image, Static: static, Leading: alwaysLeads, Propose: func(_ context.Context, _ uint64, b []byte) error {
 			img, d, err := meta.Apply(c.Image(), b)
 			if err == nil {

@@ -69,9 +69,10 @@ func startRig(tb testing.TB, fs vfs.FS, dir string, work int64, change ...func(*
 		tb.Fatal(err)
 	}
 	g.set = replica.NewSet(replica.Config{NodeID: 1, Store: g.store, Static: static})
+	ctx := tb.Context() // a target of fuzzing may not be asked for it while it runs
 	cfg := Config{
 		NodeID: 1, Logger: log, Image: g.image.Load, Set: g.set,
-		Context: tb.Context, ProducerIDs: g.producerIDs, Work: g.work,
+		Context: func() context.Context { return ctx }, ProducerIDs: g.producerIDs, Work: g.work,
 	}
 	for _, f := range change {
 		f(&cfg)

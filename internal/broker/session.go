@@ -3,11 +3,14 @@ package broker
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
+	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/quota"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -15,14 +18,23 @@ import (
 // session is one connection's state. Its methods run on the connection's goroutine,
 // except those that use the list of parked fetches, which any goroutine may call.
 type session struct {
-	b    *Broker
 	conn *wire.Conn
 	peer *peer.Session // what the other end has proven; nil: no request with a private key came
 
+	principal auth.Principal // of the client
+	groups    []string       // that the client is in, by their names
+	login     access         // of the client, unless it is a peer: see access
+	owner     *quota.Owner   // whose quotas the last request counted for; nil: nobody's
+	gate      *clientLogin   // nil: the client need not log in
+	audit     *auditor       // nil: nothing is recorded
+	rules     Rules          // by which login was made
+
+	plain atomic.Pointer[plainNote] // of a client without TLS; nil: nothing was noted. The connection's goroutine sets it
+
+	held heldRequests
+
 	// These are collected between two flushes.
-	queue         []*produce           // Produce requests, in order
-	appends       replica.Appends      // the batches of the requests in queue
-	recompressed  []budget.Reservation // the memory of those batches that were recompressed
+	collected
 	commits       []group.OffsetCommit // OffsetCommit requests, in order
 	pendingWeight int                  // the partitions of all these requests, and requestWeight for each
 
@@ -61,14 +73,31 @@ func (s *session) Serve(r *wire.Request) error {
 	if peer.IsPrivate(r.Key) {
 		return s.servePeer(r)
 	}
+	if s.gate != nil {
+		if isServed, err := s.gate.serveLogin(r); isServed || err != nil {
+			return err
+		}
+	}
+	if s.b.cfg.Rules != nil && wire.IsPlain(s.conn) {
+		notePlain(s, r.ClientID)
+	}
 	a := s.b.findAPI(r.Key)
 	if a == nil || !s.mayCall(a) {
 		return ErrUnsupported
 	}
 	s.b.stats.requests[r.Key].Add(1)
+	s.audit.begin(a, r)
 	if (r.Version < a.min || r.Version > a.max) && r.Key != apiVersionsKey {
 		return fmt.Errorf("%w: versions %d to %d are served", ErrUnsupported, a.min, a.max)
 	}
+	if l := s.b.cfg.Quotas; l != nil && l.Has(quota.Request) {
+		return s.serveCharged(a, r)
+	}
+	return s.serveAPI(a, r)
+}
+
+// serveAPI serves a request of an API.
+func (s *session) serveAPI(a *api, r *wire.Request) error {
 	if a.raw != nil {
 		return a.raw(s, r)
 	}
@@ -79,8 +108,16 @@ func (s *session) Serve(r *wire.Request) error {
 		return err
 	}
 	s.conn.GiveUpBodies()
+	if a.needs.cluster != 0 {
+		if by := s.access(); !a.mayServe(&by) {
+			r.Reply(refuseOfCluster(req))
+			return nil
+		}
+	}
+	watchChange(s, a, r, req)
 	if a.decide != nil {
-		return s.b.decideRequest(a, r, req)
+		settleCharge(r) // the active controller's time is not that of this node
+		return s.b.decideRequest(s, a, r, req)
 	}
 	return a.serve(s, r, req)
 }
@@ -100,14 +137,7 @@ func (s *session) Flush() {
 		return
 	}
 	s.writeAppends()
-	var bytes, records int64
-	for i, p := range s.queue {
-		bytes, records = bytes+p.bytes, records+p.stored
-		p.answerOrWait()
-		s.queue[i] = nil
-	}
-	s.b.stats.bytesIn.Add(bytes)
-	s.b.stats.recordsIn.Add(records)
+	s.answerOrWait()
 	var pending coord.PendingCommit
 	if len(s.commits) > 0 {
 		pending = s.b.cfg.Groups.Commit(s.commits)
@@ -115,20 +145,6 @@ func (s *session) Flush() {
 	s.forgetRequests()
 	s.appends.Commit()
 	pending.Commit()
-}
-
-// writeAppends appends the collected batches, and gives back the memory of those that were
-// recompressed.
-func (s *session) writeAppends() {
-	s.appends.Write()
-	s.releaseRecompressed()
-}
-
-func (s *session) releaseRecompressed() {
-	for i := range s.recompressed {
-		s.recompressed[i].Release()
-	}
-	s.recompressed = s.recompressed[:0]
 }
 
 // forgetRequests empties the lists of collected requests.
@@ -147,11 +163,10 @@ func (s *session) Close() {
 	if s.peer != nil {
 		s.peer.Close()
 	}
-	s.appends.Drop()
-	s.releaseRecompressed()
-	for _, p := range s.queue {
-		p.memory.Release()
+	if s.gate != nil {
+		s.gate.settle() // its timer has the session
 	}
+	s.drop()
 	s.forgetRequests()
 	s.mu.Lock()
 	s.gone = true

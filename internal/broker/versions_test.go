@@ -15,59 +15,56 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/txn"
 )
 
 var writeProtocol = flag.Bool("write", false, "write docs/protocol.md from the table of APIs")
 
 const (
-	goldenVersions = "testdata/kafka-4.3.1-versions.txt"
+	goldenVersions = "testdata/kafka-4.4.0-versions.txt"
 	protocolPage   = "../../docs/protocol.md"
 )
 
 // The reasons why an API of Kafka's is not served.
 const (
-	noTransactions = "Transactions come later, and no client may write their markers."
-	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
-	noShareGroups  = "Share groups (KIP-932) come later."
-	noStreams      = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
+	noNextGroups  = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
+	noShareGroups = "Share groups (KIP-932) come later."
+	noStreams     = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
 )
 
-// unserved are the APIs that Kafka 4.3.1 advertises and we do not, with the reasons.
+// unserved are the APIs that Kafka 4.4.0 advertises and we do not, with the reasons.
 func unserved() map[int16]string {
 	return map[int16]string{
-		27: noTransactions,
 		68: noNextGroups,
 		76: noShareGroups, 78: noShareGroups, 79: noShareGroups,
 		83: noShareGroups, 84: noShareGroups, 85: noShareGroups, 86: noShareGroups, 87: noShareGroups,
 		90: noShareGroups, 91: noShareGroups, 92: noShareGroups,
-		88: noStreams,
+		88: noStreams, 93: noStreams,
 	}
 }
 
 // remarks say for served APIs what they do not do.
 func remarks() map[int16]string {
 	empty := "There are no groups of this kind yet: GROUP_ID_NOT_FOUND."
-	refused := "There are no transactional ids yet: INVALID_PRODUCER_ID_MAPPING."
 	return map[int16]string{
-		10: "Coordinators of groups; others are refused with INVALID_REQUEST.",
-		17: "Always ILLEGAL_SASL_STATE: a listener has no security yet.", 36: "Always ILLEGAL_SASL_STATE.",
-		22: "Ids for idempotence; a transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED.",
-		24: refused, 25: refused, 26: refused, 28: refused,
-		29: "Always SECURITY_DISABLED, as in Kafka without an authorizer.", 30: "Always SECURITY_DISABLED.", 31: "Always SECURITY_DISABLED.",
+		10: "Coordinators of groups and of transactions; others are refused with INVALID_REQUEST.",
+		17: "ILLEGAL_SASL_STATE on a listener that asks for no login, and after a login that has no end, as in Kafka.",
+		22: "Two-phase commits (KIP-939) are not served.",
+		27: "Coordinators of transactions use it, and administrators, who end transactions that hang.",
+		29: "SECURITY_DISABLED without an authorizer, as in Kafka.", 30: "SECURITY_DISABLED without an authorizer.", 31: "SECURITY_DISABLED without an authorizer. A request has at most 1,000 filters.",
 		34: "A node has one data directory; any other is LOG_DIR_NOT_FOUND.",
-		38: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED, as in Kafka without security.", 39: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
-		40: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.", 41: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
-		48: "Always empty: no quotas are enforced yet.", 49: "Setting a quota is refused with UNSUPPORTED_VERSION.",
-		50: "There are no users yet: RESOURCE_NOT_FOUND.", 51: "Giving a user credentials is refused with UNSUPPORTED_SASL_MECHANISM.",
-		57: "Raises the level of leat.metadata; there is one level of each other feature.",
-		64: "A broker that is running is not taken out: POLICY_VIOLATION. Kafka takes it out, and it comes back.",
-		65: "There are no transactions yet: TRANSACTIONAL_ID_NOT_FOUND.", 66: "Always empty.",
+		38: "For clients that have logged in, and not with a token. Needs `delegation.token.secret.key`, else DELEGATION_TOKEN_AUTH_DISABLED, and level 6 of `leat.metadata`. An owner who is no user is refused with INVALID_PRINCIPAL_TYPE. [Limits](security.md#delegation-tokens).",
+		39: "As CreateDelegationToken.", 40: "As CreateDelegationToken.", 41: "As CreateDelegationToken. A token that was made with another key than the node's has no secret.",
+		48: "[Quotas](quotas.md).", 49: "Addresses of hosts are not resolved: an `ip` entity is an IP address, in whatever form. Needs level 5 of `leat.metadata`.",
+		57: "Raises the level of leat.metadata, and changes that of transaction.version; there is one level of each other feature.",
+		64: "A broker that is running is not taken out: POLICY_VIOLATION. Kafka 4.3 takes it out of all in-sync sets without a look, and it registers again: nothing is won, and partitions lose a replica, or their leader, meanwhile.",
+		66: "A pattern that is very long when its repeats are written out is refused with INVALID_REGULAR_EXPRESSION.",
 		69: empty, 77: empty, 89: empty,
 		80: "The cluster itself chooses the voters of its metadata: UNSUPPORTED_VERSION, as in Kafka where they are fixed.", 81: "UNSUPPORTED_VERSION.",
 	}
 }
 
-// kafkasVersions are the APIs that Apache Kafka 4.3.1 advertises. With LEAT_TEST_KAFKA
+// kafkasVersions are the APIs that Apache Kafka 4.4.0 advertises. With LEAT_TEST_KAFKA
 // they are asked of it.
 func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 	t.Helper()
@@ -78,7 +75,7 @@ func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 		for _, k := range keys {
 			fmt.Fprintln(&b, k.ApiKey, k.MinVersion, k.MaxVersion)
 		}
-		if *record431 {
+		if *recordKafka {
 			if err := os.WriteFile(goldenVersions, []byte(b.String()), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -102,9 +99,9 @@ func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 
 // everyAPI are the APIs of a node that serves all that this version can, by their keys.
 func everyAPI() map[int16]api {
-	b := &Broker{cfg: Config{Groups: &group.Service{}, Controller: &controller.Controller{}}}
+	b := &Broker{cfg: Config{Groups: &group.Service{}, Txns: &txn.Service{}, Controller: &controller.Controller{}}}
 	all := map[int16]api{}
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), txnAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		for _, a := range list {
 			all[a.key] = a
 		}
@@ -113,7 +110,7 @@ func everyAPI() map[int16]api {
 }
 
 // TestAPIsAreKafkas proves that we advertise the APIs and the versions that Apache Kafka
-// 4.3.1 advertises, that each difference has a reason, and that docs/protocol.md lists them.
+// 4.4.0 advertises, that each difference has a reason, and that docs/protocol.md lists them.
 // With -write it writes the list.
 func TestAPIsAreKafkas(t *testing.T) {
 	theirs, ours := kafkasVersions(t), everyAPI()
@@ -160,8 +157,8 @@ func protocolText(theirs []kmsg.ApiVersionsResponseApiKey, ours map[int16]api) s
 	var b strings.Builder
 	b.WriteString(`# The protocol
 
-A client of Apache Kafka 2.1 or later can use Leat: it speaks the versions of Kafka's protocol that Apache Kafka 4.3 speaks, and advertises the same
-APIs to its clients but for those that the second table names. An API of something that Leat does not have yet, such as security, is answered as
+A client of Apache Kafka 2.1 or later can use Leat: it speaks the versions of Kafka's protocol that Apache Kafka 4.4 speaks, and advertises the same
+APIs to its clients but for those that the second table names. An API of something that Leat does not have yet, such as several data directories, is answered as
 Apache Kafka answers it where that is not set up, and never pretends to have done something.
 
 ## What is served
@@ -180,7 +177,7 @@ Apache Kafka answers it where that is not set up, and never pretends to have don
 		"created is in the answer to a request for metadata that follows. If nobody decides within the time-out of the request, and at most in a minute, its answer has REQUEST_TIMED_OUT: the change\n" +
 		"may have been made all the same. A request whose answer is lost when the active controller ends is decided again by the next one, as in Kafka, and may find that it was carried out\n" +
 		"(TOPIC_ALREADY_EXISTS). A request is refused with POLICY_VIOLATION, before anything is done, if its answer might have no room in the memory of the node that was asked.\n")
-	b.WriteString("\n## What Apache Kafka 4.3 serves and Leat does not\n\n| key | API | reason |\n|---|---|---|\n")
+	b.WriteString("\n## What Apache Kafka 4.4 serves and Leat does not\n\n| key | API | reason |\n|---|---|---|\n")
 	for _, k := range theirs {
 		if why, ok := unserved()[k.ApiKey]; ok {
 			fmt.Fprintf(&b, "| %d | %s | %s |\n", k.ApiKey, kmsg.NameForKey(k.ApiKey), why)

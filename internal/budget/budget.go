@@ -1,4 +1,4 @@
-// Package budget bounds the work memory of a node and the processors that long work uses.
+// Package budget bounds the work memory of a node, the processors that long work uses, and those that strangers can use (Turns).
 // Work memory is all that a request makes the node hold beyond the request's own bytes:
 // decoded structures, answers under construction, decoders and encoders, and the state of
 // requests that wait.
@@ -58,6 +58,7 @@ const (
 	Data                 // requests for records: produce, fetch and look-ups
 	Batch                // whole batches of records, other than those in the bytes of a request
 	Codec                // compression and decompression of records
+	Mirror               // answers of other clusters whose topics are mirrored; its bytes are not part of Config.Bytes
 	Parked               // requests that wait for records; its bytes are not part of Config.Bytes
 	Unsent               // answers that are ready, until they were sent; it comes on top of Config.Bytes
 
@@ -66,7 +67,7 @@ const (
 
 // String is the class's name in metrics.
 func (c Class) String() string {
-	return [classes]string{"peer", "command", "data", "batch", "codec", "parked", "unsent"}[c]
+	return [classes]string{"peer", "command", "data", "batch", "codec", "mirror", "parked", "unsent"}[c]
 }
 
 // inSixteenths is how much the class has in sixteenths of Config.Bytes. Those of all classes
@@ -103,6 +104,19 @@ func DefaultParkedBytes(available int64) int64 {
 	return min(available/10, MostParkedBytes)
 }
 
+// MostMirrorBytes is the highest result of DefaultMirrorBytes: several answers of 16 MiB, which keep a line busy whose round trip is long.
+const (
+	MostMirrorBytes    = 128 << 20
+	leastMirrorBytes   = 8 << 20
+	mirrorShare        = 32
+	defaultMirrorBytes = 64 << 20
+)
+
+// DefaultMirrorBytes is the default of Config.Mirror for a process that may use the available bytes of memory in all.
+func DefaultMirrorBytes(available int64) int64 {
+	return min(max(available/mirrorShare, leastMirrorBytes), MostMirrorBytes)
+}
+
 // defaultBytes is the budget if nothing is known of the machine.
 const defaultBytes = mostBytes + 2*perProcessor
 
@@ -111,8 +125,9 @@ var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.b
 
 // Config is the input of New; zero means the default.
 type Config struct {
-	Bytes      int64 // of all classes but Parked and Unsent together; 96 MiB
+	Bytes      int64 // of all classes but Mirror, Parked and Unsent together; 96 MiB
 	Parked     int64 // bytes of the class Parked; 172 MiB
+	Mirror     int64 // bytes of the class Mirror; 64 MiB
 	Processors int   // that may run long work at a time; half of the machine's, at least one
 }
 
@@ -131,6 +146,9 @@ func New(cfg Config) *Budget {
 	if cfg.Parked <= 0 {
 		cfg.Parked = MostParkedBytes
 	}
+	if cfg.Mirror <= 0 {
+		cfg.Mirror = defaultMirrorBytes
+	}
 	if cfg.Processors <= 0 {
 		cfg.Processors = max(1, min(runtime.GOMAXPROCS(0), runtime.NumCPU())/2)
 	}
@@ -139,6 +157,7 @@ func New(cfg Config) *Budget {
 		b.parts[c].setLimit(cfg.Bytes/16*Class(c).inSixteenths(), keptShare)
 	}
 	b.parts[Parked].setLimit(cfg.Parked, parkedShare)
+	b.parts[Mirror].setLimit(cfg.Mirror, keptShare)
 	b.processors.free = cfg.Processors
 	return b
 }

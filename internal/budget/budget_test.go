@@ -243,7 +243,7 @@ func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.In
 	if rnd.IntN(8) == 0 {
 		cancel()
 	}
-	var held [6]budget.Reservation
+	var held [budget.Unsent + 1]budget.Reservation
 	defer func() {
 		for i := range held {
 			held[i].Release()

@@ -187,6 +187,9 @@ func (a *app) runBench(ctx context.Context, r *benchRun, topicExists func() erro
 	if _, err := parsePairs("--config ", o.Configs); err != nil {
 		return err
 	}
+	if a.identity.isAsked() {
+		return usagef("leat bench measures brokers without a login and without TLS: leave out the flags for both, and name the address of a listener that asks for neither")
+	}
 	if err := o.Validate(r.kind); err != nil {
 		return a.benchError(r, err)
 	}

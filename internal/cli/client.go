@@ -35,21 +35,33 @@ const (
 type broker struct {
 	cl      *kgo.Client
 	contact *contact
+	access  access
 }
 
 // withBroker runs fn with a client, once a broker has answered. The context of fn ends when no
 // broker has answered for the time of --timeout. All client verbs reach brokers through it.
 func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, fn func(ctx context.Context, b *broker) error) error {
-	b := &broker{contact: newContact(a.bootstrap, a.timeout, say)}
+	by, err := a.identity.readAccess()
+	if err != nil {
+		return err
+	}
+	if seeds, err := splitAddresses(a.bootstrap); err == nil {
+		if err := by.checkReadable(seeds); err != nil {
+			return err
+		}
+	}
+	b := &broker{contact: newContact(a.bootstrap, a.timeout, say), access: by}
+	b.contact.hint, a.identity.loggedInBy = by.hint(), by.name
 	whole := ctx
 	ctx, stop := b.contact.watchBrokers(ctx)
 	defer stop()
-	var err error
-	b.cl, err = a.connectClient(ctx, append(opts, kgo.WithHooks(b.contact))...)
+	b.cl, err = a.connectClient(ctx, append(append(opts, by.options()...), kgo.WithHooks(b.contact))...)
 	switch ping := new(unansweredError); {
 	case err == nil:
 		defer closeClient(b.cl)
 		err = fn(ctx, b)
+	case by.explainLogin(err) != nil:
+		return by.explainLogin(err)
 	case errors.As(err, &ping) && isOwnLimit(ping.err):
 		return ownLimitError(ping.err)
 	case errors.As(err, &ping):
@@ -58,6 +70,8 @@ func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, 
 	switch lost := context.Cause(ctx); {
 	case err == nil:
 		return nil
+	case by.explainLogin(err) != nil:
+		return by.explainLogin(err)
 	case errors.Is(lost, errUnreachable):
 		if errors.Is(err, errUnreachable) {
 			return err // it is more precise
@@ -168,7 +182,9 @@ type unansweredError struct {
 }
 
 func (e *unansweredError) Error() string { return unreachableError(e.addrs, e.err).Error() }
-func (*unansweredError) Unwrap() error   { return errUnreachable }
+func (e *unansweredError) Unwrap() []error {
+	return []error{errUnreachable, e.err}
+}
 
 // checkAddress refuses an address that cannot be a broker's. The port may be left out.
 func checkAddress(s string) error {

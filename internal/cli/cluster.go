@@ -36,7 +36,7 @@ then: so a script knows when the next node may be restarted.`,
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for all nodes to serve and all replicas to be in sync")
-	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterToken(), a.newClusterRemove(), a.newClusterRecover(), a.newClusterFinalize())
+	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterToken(), a.newClusterDrain(), a.newClusterRemove(), a.newClusterRecover(), a.newClusterFinalize())
 	return a.addOutputFlag(a.addClientFlags(cmd))
 }
 

@@ -106,6 +106,9 @@ func TestClusterWithASilentNode(t *testing.T) {
 func TestTopicsWithASilentNode(t *testing.T) {
 	c := kfake.MustCluster(kfake.NumBrokers(3), kfake.SeedTopics(6, "t"))
 	t.Cleanup(c.Close)
+	if err := c.MoveTopicPartition("t", 0, 1); err != nil { // leaders are chosen at random
+		t.Fatal(err)
+	}
 	c.ControlKey(kmsg.ListOffsets.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		if c.CurrentNode() != 1 {
@@ -147,34 +150,60 @@ func TestOfflinePartitions(t *testing.T) {
 	}
 }
 
-// TestPlanLevel proves to which level the metadata are raised: never above what a node that answers knows,
-// never down, and not at all if a node that is not fenced does not answer.
-func TestPlanLevel(t *testing.T) {
-	plan := func(level int16, nodes ...admin.Node) string {
+// TestPlanLevels proves to which levels a cluster is raised: never above what a node that answers knows,
+// never down, and not at all if a node that is not fenced does not answer. It proves, too, that a node of an older version
+// than the others is named, with what it does not know.
+func TestPlanLevels(t *testing.T) {
+	plan := func(c admin.Cluster) string {
 		t.Helper()
-		f, err := planLevel(&admin.Cluster{Feature: admin.LeatLevels, Level: level, Brokers: nodes})
+		c.Feature = admin.LeatLevels
+		f, err := planLevels(&c)
 		if err != nil {
 			return err.Error()
 		}
-		return strings.TrimSpace(f.String())
+		said := strings.TrimSpace(f.String())
+		if err := f.describeHolders(); err != nil {
+			said += "\n" + err.Error()
+		}
+		return said
+	}
+	cluster := func(level int16, nodes ...admin.Node) admin.Cluster {
+		for i := range nodes {
+			nodes[i].ID, nodes[i].Address = int32(i+1), "host:"+strconv.Itoa(i+1)
+		}
+		return admin.Cluster{Level: level, Brokers: nodes}
 	}
 	knows := func(highest int16) admin.Node { return admin.Node{State: admin.Active, HighestLevel: highest} }
-	fenced := admin.Node{State: admin.Fenced, HighestLevel: -1}
+	fenced := admin.Node{State: admin.Fenced, HighestLevel: -1, HighestTransactions: -1}
 	f := func(got, want string) {
 		t.Helper()
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	nothing := "the metadata have level 2 of leat.metadata already, the highest one that all nodes know: there is nothing to do"
-	f(plan(0, knows(1)), "raised the level of leat.metadata from 0 to 1")
-	f(plan(1, knows(4), knows(3), fenced), "raised the level of leat.metadata from 1 to 3")
-	f(plan(2, knows(2), knows(3)), nothing)
-	f(plan(2, knows(2), knows(1)), nothing)
-	f(plan(2, fenced), nothing)
-	if _, err := planLevel(&admin.Cluster{Feature: "metadata.version", Level: 3}); err == nil || !strings.Contains(err.Error(), "no cluster of Leat") {
+	const (
+		nothing = "the metadata have level 2 of leat.metadata already, the highest one that all nodes know: there is nothing to do"
+		held    = "the metadata have level 2 of leat.metadata, the highest one that all nodes know: nothing was raised"
+	)
+	f(plan(cluster(0, knows(1))), "raised the level of leat.metadata from 0 to 1")
+	f(plan(cluster(1, knows(4), knows(4), fenced)), "raised the level of leat.metadata from 1 to 4")
+	f(plan(cluster(1, knows(4), knows(3), fenced)), "raised the level of leat.metadata from 1 to 3\n"+
+		"the upgrade is not finished: node 2 (host:2) knows level 3 of leat.metadata instead of 4: upgrade it, and run this again")
+	f(plan(cluster(2, knows(2), knows(3))), held+"\nthe upgrade is not finished: node 1 (host:1) knows level 2 of leat.metadata instead of 3: upgrade it, and run this again")
+	f(plan(cluster(2, knows(2), knows(2))), nothing)
+	f(plan(cluster(2, fenced)), nothing)
+	if _, err := planLevels(&admin.Cluster{Feature: "metadata.version", Level: 3}); err == nil || !strings.Contains(err.Error(), "no cluster of Leat") {
 		t.Error(err)
 	}
+
+	withTransactions := func(highest, transactions int16) admin.Node {
+		return admin.Node{State: admin.Active, HighestLevel: highest, HighestTransactions: transactions}
+	}
+	f(plan(cluster(2, withTransactions(2, 2), withTransactions(2, 2), fenced)),
+		"the metadata have level 2 of leat.metadata already, the highest one that all nodes know: there is nothing to do\nraised the level of transaction.version from 0 to 2")
+	f(plan(cluster(1, withTransactions(2, 2), withTransactions(1, 0), withTransactions(1, 0))),
+		"the metadata have level 1 of leat.metadata, the highest one that all nodes know: nothing was raised\nthe upgrade is not finished: "+
+			"node 2 (host:2) and node 3 (host:3) know level 1 of leat.metadata instead of 2 and level 0 of transaction.version instead of 2: upgrade them, and run this again")
 }
 
 // TestWaitForTheCluster proves that a script is told when all is well, and what is missing when it is not.

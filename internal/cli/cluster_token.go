@@ -40,6 +40,8 @@ func (a *app) newClusterToken() *cobra.Command {
 		Use: "token", Short: "Make a token with which nodes join, list the tokens, or revoke one", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		Long: `Make a join token, and write it alone to the standard output. Any number of nodes can join with it, until it
 ends or is revoked: leat up --join HOST:9092 --token-file FILE. Who has the token can join, so keep it as a password.
+If the nodes talk to each other with TLS, the token says so: a node joins with it over TLS only, needs no certificate of an
+authority to know the cluster by, and is let in by nobody who stands between.
 
 ` + holderHelp + ` The secret in the token is made here, and never sent.`,
 		Example: `  leat cluster token > token
@@ -87,6 +89,9 @@ func (a *app) makeToken(ctx context.Context, n *heldNode, life time.Duration) er
 	token, err := credential.NewToken(n.Cluster, rand.Reader)
 	if err != nil {
 		return err
+	}
+	if w := n.conn.Welcome(); n.IsReachedWithTLS(&w) {
+		token = token.WithTLS()
 	}
 	verifier := token.Verifier(time.Now().Add(life))
 	if err := explainCommand(n.admin.MakeToken(ctx, &verifier)); err != nil {

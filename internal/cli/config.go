@@ -144,7 +144,8 @@ func (t target) adminResource() admin.Resource {
 	}
 }
 
-// alterConfigs changes the target's configs. The note says which of them have no effect.
+// alterConfigs changes the target's configs. The note says which of them have no effect, and what one of them
+// takes away.
 func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange) (note string, err error) {
 	adm := kadm.NewClient(cl)
 	if t.kind == brokerTarget {
@@ -158,8 +159,14 @@ func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange
 			return "", unknown
 		}
 	}
+	if policy := c.set["cleanup.policy"]; err == nil && t.topic != "" && policy != nil && strings.Contains(*policy, "compact") {
+		note = strings.TrimPrefix(note+"; "+keylessNote, "; ")
+	}
 	return note, explainRefusal(err)
 }
+
+// keylessNote is for those who make a topic a compacted one.
+const keylessNote = "records without a key, which it may have, go when it is compacted, and are refused from now on"
 
 // checkChange refuses a change that says two things about one config.
 func (c configChange) checkChange() error {
@@ -252,7 +259,7 @@ type alteredConfigs struct {
 	Cluster bool              `json:"cluster,omitempty"`
 	Set     map[string]string `json:"set,omitempty"`
 	Unset   []string          `json:"unset,omitempty"`
-	Note    string            `json:"note,omitempty"`    // which of the configs have no effect on this broker
+	Note    string            `json:"note,omitempty"`    // which of the configs have no effect on this broker, and what one takes away
 	DryRun  bool              `json:"dry_run,omitempty"` // nothing was changed: the broker would do it
 }
 

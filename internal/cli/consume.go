@@ -219,6 +219,7 @@ type consumer struct {
 	written       int64         // records written, perhaps into out only
 	lastRecord    time.Time     // when the last record came; the start if none has
 	groupWaitTold bool          // the user was told that we wait for the group
+	heldBackTold  bool          // we have looked for a transaction that holds us back
 	groupRefusal  error         // the last answer by which the group did not let us in; nil: there is none
 }
 
@@ -227,6 +228,9 @@ const pollTimeout = 200 * time.Millisecond
 
 // tellGroupWaitAfter is how long we wait for the group to assign partitions before the user is told.
 const tellGroupWaitAfter = time.Second
+
+// tellHeldBackAfter is how long we wait for records before the user is told of an open transaction.
+const tellHeldBackAfter = time.Second
 
 // consumeRecords writes records until ctx ends, which is how the user stops it, until it has written
 // as many as were asked for or has reached the ends, or until it fails. It commits the offsets of
@@ -245,7 +249,7 @@ func (c *consumer) consumeRecords(ctx context.Context) error {
 		}
 		c.cl.AllowRebalance()
 		if err == nil {
-			err = c.checkProgress(fetches.NumRecords() > 0)
+			err = c.checkProgress(ctx, fetches.NumRecords() > 0)
 		}
 	}
 	if lost := context.Cause(ctx); err == nil && errors.Is(lost, errUnreachable) {
@@ -254,9 +258,9 @@ func (c *consumer) consumeRecords(ctx context.Context) error {
 	return errors.Join(err, c.commitWritten(ctx))
 }
 
-// checkProgress tells the user when the group has not assigned partitions for a while. With --exit or
+// checkProgress tells the user when the group has not assigned partitions for a while, or a transaction holds us back. With --exit or
 // --to it fails when no record has come for the timeout, although brokers answer.
-func (c *consumer) checkProgress(came bool) error {
+func (c *consumer) checkProgress(ctx context.Context, came bool) error {
 	now := time.Now()
 	if came {
 		c.lastRecord = now
@@ -273,7 +277,18 @@ func (c *consumer) checkProgress(came bool) error {
 		return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("group %s has assigned no partitions to us for %s: it waits for members that may still come, "+
 			"or that do not answer; \"leat group describe %s\" shows them", c.flags.group, formatDuration(c.timeout), c.flags.group)}
 	}
+	if c.flags.exit && c.flags.readCommitted && !c.heldBackTold && waited >= tellHeldBackAfter && !c.isFinished() {
+		c.heldBackTold = true
+		if held := c.until.describeHeldBack(ctx, kadm.NewClient(c.cl)); held != "" {
+			c.meter.tellPerson(held)
+		}
+	}
 	if c.flags.exit && waited >= c.timeout && !c.isFinished() {
+		if c.flags.readCommitted {
+			if held := c.until.describeHeldBack(ctx, kadm.NewClient(c.cl)); held != "" {
+				return fmt.Errorf("no record came for %s before the end was reached: %s", formatDuration(c.timeout), held)
+			}
+		}
 		return fmt.Errorf("no record came for %s before the end was reached: %s", formatDuration(c.timeout), c.until.describeMissing())
 	}
 	return nil

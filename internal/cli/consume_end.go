@@ -6,12 +6,16 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/admin"
 )
+
+// heldBackTime is how long describeHeldBack waits for the brokers.
+const heldBackTime = 3 * time.Second
 
 // ends are the offsets at which consume --exit stops, one for each partition. The client's
 // goroutines change them when a group assigns or revokes partitions.
@@ -131,6 +135,38 @@ func (e *ends) describeMissing() string {
 		}
 	}
 	return "the group has assigned no partition yet"
+}
+
+// describeHeldBack names a partition in which an open transaction holds readers of committed records back before the end,
+// and the verb that shows the transaction; "": there is none, or the brokers do not answer.
+func (e *ends) describeHeldBack(ctx context.Context, adm *kadm.Client) string {
+	e.mu.Lock()
+	left := map[string]map[int32]int64{}
+	for topic, ps := range e.mu.left {
+		if len(ps) > 0 {
+			left[topic] = maps.Clone(ps)
+		}
+	}
+	e.mu.Unlock()
+	if len(left) == 0 {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, heldBackTime)
+	defer cancel()
+	topics := sortedKeys(left)
+	stable, err := adm.ListCommittedOffsets(ctx, topics...)
+	if err != nil {
+		return ""
+	}
+	for _, topic := range topics {
+		for _, p := range slices.Sorted(maps.Keys(left[topic])) {
+			if o, ok := stable.Lookup(topic, p); ok && o.Err == nil && o.Offset < left[topic][p] {
+				return fmt.Sprintf("an open transaction holds readers of committed records back in partition %d of topic %s, from offset %d on; \"leat txn list --topic %s\" shows it",
+					p, topic, o.Offset, topic)
+			}
+		}
+	}
+	return ""
 }
 
 // onRevoked is called by the client with the partitions that other members got.

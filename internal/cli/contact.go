@@ -36,8 +36,9 @@ type contact struct {
 	addrs         string
 	timeout       time.Duration
 	say           func(string)
-	unansweredAPI int16 // the API whose requests are not answered; -1: all are answered
-	alwaysOwed    bool  // an answer is owed at all times, since requests are not noted
+	unansweredAPI int16  // the API whose requests are not answered; -1: all are answered
+	hint          string // what may be wrong if brokers close connections
+	alwaysOwed    bool   // an answer is owed at all times, since requests are not noted
 
 	mu struct {
 		sync.Mutex
@@ -159,10 +160,14 @@ func (c *contact) unreachableError(err error) error {
 	if c.mu.astray != "" {
 		return c.astrayErrorLocked()
 	}
+	why := describeNetwork(err)
 	if isLate(err) && c.mu.why != "" {
-		return unreachableSentence(c.addrs, c.mu.why)
+		why = c.mu.why
 	}
-	return unreachableError(c.addrs, err)
+	if why == closedText {
+		why += c.hint
+	}
+	return unreachableSentence(c.addrs, why)
 }
 
 // astrayErrorLocked says that a broker sends its clients to an address on which nobody reaches it. The
@@ -312,6 +317,9 @@ func isLate(err error) bool {
 // httpAnswer is in the client library's error about an answer that begins like one of HTTP.
 const httpAnswer = "the four size bytes are 'HTTP' in ascii"
 
+// closedText says that a broker has closed a connection.
+const closedText = "connection closed"
+
 // describeNetwork says in a few words how a connection failed.
 func describeNetwork(err error) string {
 	var dns *net.DNSError
@@ -323,7 +331,7 @@ func describeNetwork(err error) string {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host " + dns.Name
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "connection closed"
+		return closedText
 	case isLate(err):
 		return "no answer in time"
 	case err == nil:

@@ -23,7 +23,7 @@ import (
 // holderHelp is the part of a verb's help that says who may run it.
 const holderHelp = `It runs on the machine of a node, by a user who may read the node's data directory, and proves that to the
 node by the key in it. It finds the directory by --data, LEAT_DATA or LEAT_CONFIG, else it is ./` + node.DefaultData + `, and the node by
-what the directory says of its address, or by --bootstrap.`
+what the directory says of its address, or by --bootstrap. LEAT_BOOTSTRAP counts only if the directory does not say.`
 
 // addDataFlag gives a verb the flag that names the data directory of a node.
 func addDataFlag(cmd *cobra.Command) *cobra.Command {
@@ -39,14 +39,18 @@ type heldNode struct {
 	admin cluster.Administrator
 }
 
-// addresses are those at which other nodes are told to reach the node.
-func (n *heldNode) addresses() []string {
+// addresses are those at which other nodes are told to reach the node, host and port.
+func (n *heldNode) addresses() (list []string) {
 	for _, m := range n.conn.Welcome().Members {
-		if m.NodeID == n.NodeID {
-			return m.Addresses
+		if m.NodeID != n.NodeID {
+			continue
+		}
+		for _, address := range m.Addresses {
+			hostPort, _, _ := peer.SplitAddress(address)
+			list = append(list, hostPort)
 		}
 	}
-	return nil
+	return list
 }
 
 // withHolder runs fn with the node whose data directory is on this machine. All of it takes no longer than
@@ -54,16 +58,12 @@ func (n *heldNode) addresses() []string {
 func (a *app) withHolder(cmd *cobra.Command, fn func(ctx context.Context, n *heldNode) error) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), orDefault(a.timeout))
 	defer cancel()
-	dir, err := findDirectory(cmd, os.Environ())
+	dir, h, err := readHolder(cmd)
 	if err != nil {
 		return err
 	}
-	h, err := node.ReadHolder(dir)
-	if err != nil {
-		return explainDirectory(cmd, dir, err)
-	}
 	addresses := h.Addresses
-	if cmd.Flag("bootstrap").Changed || os.Getenv("LEAT_BOOTSTRAP") != "" || len(addresses) == 0 {
+	if cmd.Flag("bootstrap").Changed || len(addresses) == 0 { // LEAT_BOOTSTRAP is for clients, and may name another node
 		if addresses, err = splitAddresses(a.bootstrap); err != nil {
 			return err
 		}
@@ -74,9 +74,20 @@ func (a *app) withHolder(cmd *cobra.Command, fn func(ctx context.Context, n *hel
 	}
 	defer conn.Close()
 	if err = fn(ctx, &heldNode{h, conn, cluster.Administrator{Conn: conn}}); errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the cluster has not answered for %s; what was asked for may be done, or not: run it again", formatDuration(orDefault(a.timeout)))
+		return fmt.Errorf("the cluster has not answered for %s; what was asked for may be done, or not: run it again; if most of the voters are gone for good, \"leat cluster recover\" is the way", formatDuration(orDefault(a.timeout)))
 	}
 	return err
+}
+
+// readHolder finds the data directory, and reads which node runs on it.
+func readHolder(cmd *cobra.Command) (dir string, h node.Holder, err error) {
+	if dir, err = findDirectory(cmd, os.Environ()); err != nil {
+		return "", node.Holder{}, err
+	}
+	if h, err = node.ReadHolder(dir); err != nil {
+		return "", node.Holder{}, explainDirectory(cmd, dir, err)
+	}
+	return dir, h, nil
 }
 
 // findDirectory finds the data directory by the flag, or by the settings of a node in the environment.
@@ -130,7 +141,7 @@ func (a *app) dialNode(ctx context.Context, h *node.Holder, dir string, addresse
 func explainDial(err error, h *node.Holder, dir, address string) error {
 	said := lastWords(err)
 	isNode := errors.Is(err, credential.ErrVersion) || errors.Is(err, credential.ErrNodeRemoved) || errors.Is(err, credential.ErrDiallerBehind) ||
-		errors.Is(err, credential.ErrAcceptorBehind) || errors.Is(err, credential.ErrUnavailable)
+		errors.Is(err, credential.ErrAcceptorBehind) || errors.Is(err, credential.ErrUnbound) || errors.Is(err, credential.ErrUnavailable)
 	switch {
 	case isNode:
 		return fmt.Errorf("the node on %s: %s", address, said)

@@ -32,6 +32,7 @@ type app struct {
 	out, err io.Writer
 
 	bootstrap string        // addresses, separated by commas
+	identity  identity      // who the client is
 	timeout   time.Duration // how long to wait for brokers that do not answer
 	output    string        // of lists and descriptions: "table" or "json"
 	running   bool          // the arguments were accepted: a failure is no longer one of usage
@@ -105,7 +106,7 @@ named does not exist, 4 no broker could be reached, or none answered for the tim
 	}
 	group(runGroup, a.newUp(), a.newDemo(startLocalNode))
 	group("data", a.newProduce(), a.newConsume(), a.newBench())
-	group("admin", a.newTopic(), a.newGroup(), a.newConfig(), a.newCluster(), a.newHealth())
+	group("admin", a.newTopic(), a.newGroup(), a.newTxn(), a.newConfig(), a.newCluster(), a.newUser(), a.newToken(), a.newQuota(), a.newACL(), a.newRole(), a.newAudit(), a.newCert(), a.newSecure(), a.newLink(a.dialLinks), a.newHealth())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(newCompletion(), a.newVersion())
@@ -168,7 +169,8 @@ func (a *app) addClientFlags(cmd *cobra.Command) *cobra.Command {
 	if def == "" {
 		def = defaultBootstrap
 	}
-	cmd.PersistentFlags().StringVarP(&a.bootstrap, "bootstrap", "b", def, "brokers to ask first, as host:port, separated by commas (also LEAT_BOOTSTRAP)")
+	cmd.PersistentFlags().StringVarP(&a.bootstrap, "bootstrap", "b", def, "brokers to ask first, as host:port, separated by commas (also LEAT_BOOTSTRAP, else those of --client-config)")
+	a.addLoginFlags(cmd)
 	cmd.PersistentFlags().DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for brokers that do not answer")
 	return cmd
 }

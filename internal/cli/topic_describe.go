@@ -21,6 +21,7 @@ type describedTopic struct {
 	ID         string               `json:"id"`
 	Internal   bool                 `json:"internal,omitempty"`
 	Configs    map[string]string    `json:"configs"` // those that are set on the topic
+	Compacted  bool                 `json:"compacted,omitempty"`
 	Partitions []describedPartition `json:"partitions"`
 }
 
@@ -65,7 +66,7 @@ func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []str
 	}
 	all := []describedTopic{}
 	for _, d := range details.Sorted() {
-		t := describedTopic{Topic: d.Topic, ID: topicID(d.ID), Internal: d.IsInternal, Configs: setConfigs(configs, d.Topic)}
+		t := describedTopic{Topic: d.Topic, ID: topicID(d.ID), Internal: d.IsInternal, Configs: setConfigs(configs, d.Topic), Compacted: isCompacted(configs, d.Topic)}
 		for _, p := range d.Partitions.Sorted() {
 			part := describedPartition{
 				Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, InSync: p.ISR, Bytes: sizes[d.Topic][p.Partition],
@@ -102,12 +103,27 @@ func setConfigs(all kadm.ResourceConfigs, topic string) map[string]string {
 	return m
 }
 
+// isCompacted tells whether a topic is compacted, as it says itself or as the broker's log.cleanup.policy does.
+func isCompacted(all kadm.ResourceConfigs, topic string) bool {
+	for _, rc := range all {
+		for _, c := range rc.Configs {
+			if rc.Name == topic && c.Key == "cleanup.policy" && strings.Contains(c.MaybeValue(), "compact") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // String is the text for people.
 func (d describedTopic) String() string {
 	var sb strings.Builder
 	fmt.Fprintf(&sb, "topic %s, id %s, %s\n", d.Topic, d.ID, formatCount(len(d.Partitions), "partition"))
 	for _, k := range sortedKeys(d.Configs) {
 		fmt.Fprintf(&sb, "  %s=%s\n", k, escapeLine(d.Configs[k]))
+	}
+	if d.Compacted {
+		sb.WriteString("  it is compacted; on the machine of a node of Leat, http://127.0.0.1:8080/compaction shows how far\n")
 	}
 	t := columns{head: []string{">PARTITION", ">LEADER", ">EPOCH", "REPLICAS", "IN SYNC", ">START", ">END", ">SIZE"}}
 	for _, p := range d.Partitions {

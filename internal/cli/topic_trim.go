@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/leatstream/leat/internal/admin"
 )
@@ -89,7 +90,7 @@ func (a *app) trimTopic(ctx context.Context, adm *kadm.Client, t topicTrim) erro
 		}
 		for _, r := range res.Sorted() {
 			if r.Err != nil {
-				failed = append(failed, answerError(fmt.Sprintf("%s, partition %d", r.Topic, r.Partition), r.Err, ""))
+				failed = append(failed, trimError(r))
 				continue
 			}
 			done = append(done, trimmedPartition{Topic: r.Topic, Partition: r.Partition, Start: r.LowWatermark})
@@ -99,6 +100,15 @@ func (a *app) trimTopic(ctx context.Context, adm *kadm.Client, t topicTrim) erro
 		done[i].Deleted = max(0, done[i].Start-now[done[i].Partition].Start)
 	}
 	return errors.Join(append(failed, a.showTrimmed(done, t.dryRun))...)
+}
+
+// trimError is why the records of a partition were not deleted.
+func trimError(r kadm.DeleteRecordsResponse) error {
+	if errors.Is(r.Err, kerr.PolicyViolation) {
+		return &sentenceError{kind: r.Err, sentence: fmt.Sprintf("topic %[1]s is compacted only, so its records cannot be deleted: "+
+			"write tombstones, or run \"leat topic alter %[1]s --set cleanup.policy=compact,delete\" first", r.Topic)}
+	}
+	return answerError(fmt.Sprintf("%s, partition %d", r.Topic, r.Partition), r.Err, "")
 }
 
 // checkEnds refuses an offset beyond a partition's end, as Kafka's brokers do. It is more likely a

@@ -33,11 +33,15 @@ which it creates at the first start.
 A node joins the cluster of other nodes by --join, at its first start. It needs a join token, which "leat cluster token" makes where
 a node of the cluster runs. Afterwards the same command starts it again, and so does one without --join and the token.
 
+With --secure the first start of a cluster secures it: clients log in over TLS, ACLs decide what they may do, and the node makes a
+certificate authority, its own certificate, which it renews, and the user admin, whose password is shown once. It says what to paste into
+clients. The sealing key, which it makes beside the data directory, belongs into a backup of its own. Later starts need no flag.
+
 With --nodes 3 the verb runs a cluster of three nodes on this machine, to try out what happens when one is killed. Their data are in
 the directories 1, 2 and 3 of the data directory, by default of ./` + defaultCluster + `. The same command starts them again.
 
 These variables of the environment set the same as flags: LEAT_DATA, LEAT_LISTEN, LEAT_ADVERTISE, LEAT_HTTP, LEAT_ID, LEAT_RACK,
-LEAT_JOIN, LEAT_TOKEN, LEAT_TOKEN_FILE, LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
+LEAT_JOIN, LEAT_TOKEN, LEAT_TOKEN_FILE, LEAT_SECURE, LEAT_SEALING_KEY, LEAT_BOOTSTRAP_USER, LEAT_BOOTSTRAP_PASSWORD_FILE, LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
 LEAT_SET_NUM_PARTITIONS. Flags win over the environment, and the environment wins over the config file. Two flags, two variables, or two lines of
 the file must not contradict each other.
 
@@ -48,17 +52,19 @@ If there are several listeners, they have names, as in Kafka. A client is told t
   leat up --listen :9092 --join one.example:9092 --token-file token
   leat up --set num.partitions=3 --set log.retention.hours=24
   leat up --config leat.yaml
+  leat up --config server.properties
+  leat up --secure --listen :9092 --advertise broker1.example.com:9092
   leat up --nodes 3`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
 	f.String("data", node.DefaultData, "data directory")
-	f.StringArray("listen", nil, "address to serve clients on, host:port, :port or NAME=host:port; may be repeated, or have several separated by commas (default: port 9092 of the loopback addresses)")
+	f.StringArray("listen", nil, "address to serve clients on, host:port, :port, NAME=host:port or NAME=PROTOCOL://host:port; may be repeated, or have several separated by commas (default: port 9092 of the loopback addresses)")
 	f.StringArray("advertise", nil, "address that clients and other nodes are told, host:port, or NAME=host:port if there are several listeners; may be repeated (default: the address that each client used)")
 	f.String("http", node.DefaultHTTP, `address of health, metrics and profiles, or "off"`)
 	f.Int32("id", 0, "node id (default: what the data directory says, 1 at the first start)")
 	f.String("rack", "", "rack or zone of this machine")
-	f.String("config", "", "YAML file with these settings and Kafka's broker configs (also LEAT_CONFIG)")
+	f.String("config", "", "file with these settings and Kafka's broker configs, in YAML or as a server.properties of Kafka (also LEAT_CONFIG)")
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
 	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
 	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
@@ -66,6 +72,10 @@ If there are several listeners, they have names, as in Kafka. A client is told t
 	f.String("token", "", "join token, which \"leat cluster token\" makes; other users of the machine may see it in the list of processes")
 	f.String("token-file", "", "file that has the join token, such as /dev/stdin")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
+	f.Bool("secure", false, "secure the cluster at its first start: TLS, logins and ACLs, with a certificate authority of its own; or refuse to join a cluster that is not secured")
+	f.String("sealing-key", "", "file of the sealing key of a secured cluster, outside the data directory (default: the data directory's name with .key at the end)")
+	f.String("bootstrap-user", "", "first user of a cluster, NAME:PASSWORD, or NAME with --bootstrap-password-file: made if the cluster has never had a user, and a super user of this node")
+	f.String("bootstrap-password-file", "", "file whose first line is the password of --bootstrap-user")
 	f.Int("nodes", 1, "run so many nodes as processes of their own on this machine, to try out what a cluster does")
 	f.Bool(untilEOF, false, "stop when the standard input ends, as it does when the parent of the process is gone")
 	if err := f.MarkHidden(untilEOF); err != nil {
@@ -111,6 +121,9 @@ func runUp(cmd *cobra.Command, cfg node.Config) error {
 		return err
 	}
 	announceNode(cmd.OutOrStdout(), n.Info(), time.Since(started))
+	if err := announceSecured(cmd.OutOrStdout(), n.Info().Secured, cmd.Flag(untilEOF).Changed); err != nil {
+		return errors.Join(err, n.Stop(whole))
+	}
 	var failed error
 	select {
 	case <-whole.Done():
@@ -148,7 +161,7 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: strings.Join(list, ","), At: at})
 		}
 	}
-	for _, name := range []string{"data", "http", "id", "rack", "token", "token-file", "log-level", "log-format"} {
+	for _, name := range []string{"data", "http", "id", "rack", "token", "token-file", "secure", "sealing-key", "bootstrap-user", "bootstrap-password-file", "log-level", "log-format"} {
 		if fl := cmd.Flag(name); fl.Changed {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: fl.Value.String(), At: "--" + name})
 		}
@@ -193,7 +206,7 @@ func announceNode(w io.Writer, info node.Info, took time.Duration) {
 	}
 	var health string
 	if info.HTTP != "" {
-		health = ", metrics on http://" + info.HTTP + "/metrics"
+		health = ", metrics on http" + map[bool]string{true: "s"}[info.HTTPEncrypted] + "://" + info.HTTP + "/metrics"
 		if info.HTTPElsewhere != "" {
 			health += " (since " + info.HTTPElsewhere + "; --http HOST:PORT chooses an address)"
 		}

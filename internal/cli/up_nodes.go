@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,14 @@ func (a *app) runNodes(cmd *cobra.Command, cfg *node.Config) error {
 	if _, err := fmt.Fprint(a.out, nodesText(c, time.Since(started))); err != nil {
 		return errors.Join(err, c.Stop())
 	}
+	info, err := node.ReadSecured(c.Nodes()[0].Dir)
+	if err == nil && info != nil && !info.WhileRunning { // else leat secure has shown it
+		info.Address = strings.Join(c.Addresses(), ",")
+		err = announceSecured(a.out, info, false)
+	}
+	if err != nil {
+		return errors.Join(err, c.Stop())
+	}
 	var failed error
 	select {
 	case <-cmd.Context().Done():
@@ -103,8 +112,10 @@ func directoryOfNodes(cmd *cobra.Command, cfg *node.Config) string {
 func argumentsOfNodes(cmd *cobra.Command, cfg *node.Config) (args []string) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch f.Name {
-		case "config", "rack", "log-level":
+		case "config", "rack", "log-level", "bootstrap-user", "bootstrap-password-file", "sealing-key":
 			args = append(args, "--"+f.Name, f.Value.String())
+		case "secure":
+			args = append(args, "--secure="+f.Value.String())
 		case "set":
 			if list, ok := f.Value.(pflag.SliceValue); ok {
 				for _, value := range list.GetSlice() {
@@ -148,7 +159,12 @@ func (a *app) awaitVoters(ctx context.Context, c *local.Cluster) {
 	}
 	whole, cancel := context.WithTimeout(ctx, votersTime)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...))
+	dir := c.Nodes()[0].Dir
+	opts, canLogIn := firstLoginOptions(dir)
+	if info, err := node.ReadSecured(dir); (err != nil || info != nil) && !canLogIn {
+		return // nobody here can ask; only a new cluster has to be waited for
+	}
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(c.Addresses()...))...)
 	for err == nil {
 		var q *admin.Quorum
 		if q, err = admin.DescribeQuorum(whole, cl); err == nil && q.CountVoters() >= want {

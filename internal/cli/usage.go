@@ -35,10 +35,7 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 	}
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			if fl := cmd.Flag("timeout"); fl != nil && fl.Changed && a.timeout < time.Millisecond {
-				return usagef("--timeout %s: give a time such as 10s", fl.Value)
-			}
-			if err := refuseEmpty(cmd, args); err != nil {
+			if err := a.checkFlags(cmd, args); err != nil {
 				return err
 			}
 			if takesNames(cmd) {
@@ -56,6 +53,23 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		a.prepareVerb(c)
 	}
+}
+
+// checkFlags refuses values of flags with which no verb runs, and has the app know what they say of a login.
+func (a *app) checkFlags(cmd *cobra.Command, args []string) error {
+	if fl := cmd.Flag("timeout"); fl != nil && fl.Changed && a.timeout < time.Millisecond {
+		return usagef("--timeout %s: give a time such as 10s", fl.Value)
+	}
+	if err := refuseEmpty(cmd, args); err != nil || cmd.Flag("client-config") == nil {
+		return err
+	}
+	if err := a.identity.readFlags(cmd); err != nil {
+		return err
+	}
+	if servers := a.identity.readServers(); servers != "" && !cmd.Flag("bootstrap").Changed && os.Getenv("LEAT_BOOTSTRAP") == "" {
+		a.bootstrap = servers
+	}
+	return nil
 }
 
 // flagsWithEmptyValues are the flags for which an empty value means something: an empty key, and records of which
@@ -133,6 +147,9 @@ func explainArguments(cmd *cobra.Command, args []string, err error) error {
 	}
 	if len(args) == 1 {
 		given = "1 argument was given"
+		if user := cmd.Flag("user"); user != nil && !isOfLogin(user) {
+			return usagef("%s: write \"%s --user %s\" if that is a user", given, usageLine(cmd), args[0])
+		}
 	}
 	return usagef("%s: write \"%s\"", given, usageLine(cmd))
 }
@@ -174,6 +191,10 @@ func explainFlag(cmd *cobra.Command, err error) error {
 		var known []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
 		name := "--" + missing.GetSpecifiedName()
+		other := otherFlag(missing.GetSpecifiedName())
+		if flag, _, _ := strings.Cut(other, " "); slices.Contains(known, flag) {
+			return usagef("there is no flag %s: it is %s here", name, other)
+		}
 		return usagef("there is no flag %s%s", name, phrase.DidYouMean(name, known))
 	case errors.As(err, &empty):
 		return usagef("--%s needs a value", empty.GetFlag().Name)
@@ -182,6 +203,28 @@ func explainFlag(cmd *cobra.Command, err error) error {
 	default:
 		return usagef("%s", err)
 	}
+}
+
+// otherFlag is the flag that means what one of another verb or of Apache Kafka's tools does, perhaps with its value; "":
+// there is none. A verb need not have it.
+func otherFlag(name string) string {
+	switch name {
+	case "set":
+		return "--config"
+	case "isolation", "isolation-level":
+		return "--read-committed"
+	case "bootstrap-server", "bootstrap-servers", "broker-list", "brokers":
+		return "--bootstrap"
+	case "from-beginning":
+		return "--from start"
+	case "max-messages":
+		return "--count"
+	case "client-config":
+		return "--source-config"
+	case "user", "password-file", "mechanism", "tls", "ca", "allow-plain-text-password":
+		return "--source-" + name
+	}
+	return ""
 }
 
 // explainValue says which values a flag takes.

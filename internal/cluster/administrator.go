@@ -5,6 +5,7 @@ import (
 
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
 )
 
@@ -38,22 +39,18 @@ func (a Administrator) Finalize(ctx context.Context, feature string, level int16
 	return askAny(ctx, a.Conn, new(Controller).finalize(), &featureLevel{feature, level})
 }
 
-// askAny asks the node at the other end of a connection, whichever it is.
-func askAny[Q any](ctx context.Context, conn *peer.Conn, k *command[Q, none], q *Q) (*controller.Error, error) {
-	_, refused, err := askFor(ctx, conn, k, q)
-	return refused, err
+// Authority shows the certificate authority; nil: the cluster is not secured. Its key is sealed.
+func (a Administrator) Authority(ctx context.Context) (*meta.Authority, error) {
+	shown, _, err := askFor(ctx, a.Conn, showAuthority(new(Controller)), &none{})
+	return shown, err
 }
 
-// askFor is askAny for a command that has an answer.
-func askFor[Q, A any](ctx context.Context, conn *peer.Conn, k *command[Q, A], q *Q) (a A, refused *controller.Error, err error) {
-	body, err := k.encode(q)
-	if err != nil {
-		return a, nil, err
-	}
-	answer, err := callOn(ctx, conn, conn.Session().Peer.NodeID, &request{key: k.key, body: body, most: maxCommand})
-	if err != nil {
-		return a, nil, err
-	}
-	o, err := k.decodeOutcome(answer)
-	return o.Answer, o.Refused, err
+// SetAuthority replaces the certificate authority, if it is still that of before.
+func (a Administrator) SetAuthority(ctx context.Context, before, next *meta.Authority) (refused *controller.Error, err error) {
+	return askAny(ctx, a.Conn, setAuthority(new(Controller)), &authorityChange{before, next})
+}
+
+// RotateSealingKey has the node at the other end of the connection, and no other one, replace the sealing key of the cluster: begin, or finish.
+func (a Administrator) RotateSealingKey(ctx context.Context, finishes bool) (keys SealingKeys, refused *controller.Error, err error) {
+	return askFor(ctx, a.Conn, rotateSealingKey(new(Controller)), &sealingRotation{finishes})
 }

@@ -21,11 +21,21 @@ type command[Q, A any] struct {
 	check func(from *peer.Identity, q *Q) error
 	// isForClients tells that clients cause the command, which may be any number of them.
 	isForClients bool
+	// isLocal tells that the node which an administrator asks does it itself, whoever is the active controller.
+	isLocal bool
 	// isShown tells that who gives the command looks for its effect on the node that it has asked.
 	isShown bool
+	// about is what of a command an audit log may have; nil, or empty: it is not recorded.
+	about func(q *Q) string
+	// hasChanged tells of an answer whether anything was changed, and else perhaps why not. A command that was not refused and has changed nothing, for no such reason, is not
+	// recorded. nil: something always is.
+	hasChanged func(a *A) (changed bool, whyNot error)
 	// decide has the controller of this node decide. isOwn tells that this node has given the command.
 	decide func(ctx context.Context, q *Q, isOwn bool) (a A, refused *controller.Error, err error)
 }
+
+// none is the answer to a command that has no other than that it was carried out.
+type none struct{}
 
 // outcome is the answer to a command.
 type outcome[A any] struct {
@@ -111,9 +121,9 @@ func (k *command[Q, A]) handler(c *Controller) peer.Handler {
 				return err
 			}
 		}
-		isNode := from.IsAny(peer.Nodes)
+		given := k.describe(c, from, r, q)
 		k.worker(c).serve(r, func(ctx context.Context) {
-			body, err := k.serve(ctx, c, q, isNode)
+			body, err := k.serve(ctx, c, q, given)
 			if err != nil {
 				replyError(r, err)
 				return
@@ -124,15 +134,52 @@ func (k *command[Q, A]) handler(c *Controller) peer.Handler {
 	}}
 }
 
-func (k *command[Q, A]) serve(ctx context.Context, c *Controller, q *Q, isNode bool) (answer []byte, err error) {
+// describe is a command as it is recorded; nil: a node has given it.
+func (k *command[Q, A]) describe(c *Controller, from *peer.Identity, r *wire.Request, q *Q) *Given {
+	if from.IsAny(peer.Nodes) {
+		return nil
+	}
+	given := &Given{From: from.NodeID, Key: k.key}
+	if k.about == nil || c.cfg.Record == nil {
+		return given
+	}
+	given.About = k.about(q)
+	if a := r.Conn.RemoteAddr(); a != nil {
+		given.Address = a.String()
+	}
+	return given
+}
+
+// record tells of a command of an administrator, and how it ended.
+func (k *command[Q, A]) record(c *Controller, given *Given, o *outcome[A], err error) {
+	if given == nil || given.About == "" || c.cfg.Record == nil {
+		return
+	}
+	given.Refused, given.Err = o.Refused, err
+	if k.hasChanged != nil && o.Refused == nil && err == nil {
+		changed, whyNot := k.hasChanged(&o.Answer)
+		if !changed && whyNot == nil {
+			return
+		}
+		given.Err = whyNot
+	}
+	c.cfg.Record(given)
+}
+
+// serve serves a command: one of another node, or, with given, one of somebody who holds a data directory.
+func (k *command[Q, A]) serve(ctx context.Context, c *Controller, q *Q, given *Given) (answer []byte, err error) {
 	var o outcome[A]
-	if isNode {
+	if given == nil || k.isLocal {
 		o.Answer, o.Refused, err = k.decide(ctx, q, false)
+		if k.isLocal {
+			k.record(c, given, &o, err)
+		}
 		if errors.Is(err, quorum.ErrNotLeader) {
 			err = &notLeaderError{c.cfg.Quorum.Leader()}
 		}
 	} else {
 		o.Answer, o.Refused, err = k.run(ctx, c, q)
+		k.record(c, given, &o, err)
 	}
 	if err != nil && ctx.Err() != nil {
 		err = errStopping
@@ -142,4 +189,24 @@ func (k *command[Q, A]) serve(ctx context.Context, c *Controller, q *Q, isNode b
 	}
 	o.Applied = c.applied()
 	return json.Marshal(o)
+}
+
+// askAny asks the node at the other end of a connection, whichever it is.
+func askAny[Q any](ctx context.Context, conn *peer.Conn, k *command[Q, none], q *Q) (*controller.Error, error) {
+	_, refused, err := askFor(ctx, conn, k, q)
+	return refused, err
+}
+
+// askFor is askAny for a command that has an answer.
+func askFor[Q, A any](ctx context.Context, conn *peer.Conn, k *command[Q, A], q *Q) (a A, refused *controller.Error, err error) {
+	body, err := k.encode(q)
+	if err != nil {
+		return a, nil, err
+	}
+	answer, err := callOn(ctx, conn, conn.Session().Peer.NodeID, &request{key: k.key, body: body, most: maxCommand})
+	if err != nil {
+		return a, nil, err
+	}
+	o, err := k.decodeOutcome(answer)
+	return o.Answer, o.Refused, err
 }

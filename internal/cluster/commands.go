@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -15,14 +14,14 @@ import (
 	"github.com/leatstream/leat/internal/peer"
 )
 
-// none is the answer to a command that has no other than that it was carried out.
-type none struct{}
-
 // Handlers serve the commands of other nodes and of administrators.
 func (c *Controller) Handlers() []peer.Handler {
 	return []peer.Handler{
+		keepSealingKey(c).handler(c), rotateSealingKey(c).handler(c),
 		c.register().handler(c), c.heartbeat().handler(c), c.admit().handler(c), c.producerIDs().handler(c), c.ensureTopics().handler(c),
-		c.makeToken().handler(c), c.revokeToken().handler(c), c.listTokens().handler(c), c.removeNode().handler(c), c.finalize().handler(c), c.forward(),
+		c.makeToken().handler(c), c.revokeToken().handler(c), c.listTokens().handler(c), c.removeNode().handler(c), c.finalize().handler(c),
+		showAuthority(c).handler(c), setAuthority(c).handler(c), showSecured(c).handler(c), changeSecuring(c).handler(c), showSecuring(c).handler(c), secure(c).handler(c), noteCertificate().handler(c), changeLinks(c).handler(c),
+		serveLinks(c).handler(c), showLinks(c).handler(c), c.forward(),
 	}
 }
 
@@ -63,17 +62,18 @@ const probeTime = time.Second
 // hasMoved tells whether a process has another address than the registered one of its node, where the port
 // refuses connections. The connection of this node to that node says nothing: it may lead to the new address already.
 func (c *Controller) hasMoved(ctx context.Context, b *meta.Broker) bool {
-	registered := c.cfg.Image().Brokers[b.ID]
+	m := c.cfg.Image()
+	registered := m.Brokers[b.ID]
 	if registered == nil || controller.IsInPlace(registered, b) {
 		return false
 	}
-	host, port := registered.Address()
-	if host == "" {
+	address := addressOf(m, registered)
+	if address == "" {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	return errors.Is(c.cfg.Links.Probe(ctx, net.JoinHostPort(host, strconv.Itoa(int(port)))), peer.ErrDialRefused)
+	return errors.Is(c.cfg.Links.Probe(ctx, address), peer.ErrDialRefused)
 }
 
 // RegisterBroker registers this node. A second time it returns the same epoch.
@@ -85,9 +85,17 @@ func (c *Controller) heartbeat() *command[controller.Beat, controller.BeatAnswer
 	return &command[controller.Beat, controller.BeatAnswer]{
 		key: peer.NodeHeartbeat, from: peer.Nodes,
 		check: func(from *peer.Identity, beat *controller.Beat) error { return checkSelf(from, beat.ID) },
-		decide: func(ctx context.Context, beat *controller.Beat, _ bool) (controller.BeatAnswer, *controller.Error, error) {
-			answer, refused, err := c.cfg.Local.Heartbeat(ctx, c.cfg.Now(), beat)
-			answer.Clock = time.Now().UnixMilli()
+		decide: func(ctx context.Context, beat *controller.Beat, isOwn bool) (controller.BeatAnswer, *controller.Error, error) {
+			counts, unreached := *beat, ""
+			if !isOwn {
+				var may bool
+				may, unreached = c.reaches.mayServe(ctx, beat)
+				counts.Caught = beat.Caught && may
+			}
+			answer, refused, err := c.cfg.Local.Heartbeat(ctx, c.cfg.Now(), &counts)
+			if answer.Clock = time.Now().UnixMilli(); answer.Fenced {
+				answer.Unreached = unreached
+			}
 			return answer, refused, err
 		},
 	}
@@ -197,6 +205,7 @@ func (c *Controller) EnsureTopic(ctx context.Context, name string) error {
 func (c *Controller) makeToken() *command[credential.Verifier, none] {
 	return &command[credential.Verifier, none]{
 		key: peer.TokenMake, from: peer.Nodes | peer.Administrators, isShown: true,
+		about: func(v *credential.Verifier) string { return fmt.Sprint(v.ID) },
 		decide: func(ctx context.Context, v *credential.Verifier, _ bool) (a none, refused *controller.Error, err error) {
 			refused, err = c.cfg.Local.MakeToken(ctx, time.Now(), v)
 			if known := c.cfg.Image().Tokens[v.ID]; err == nil && refused != nil && isSameToken(known, v) {
@@ -225,6 +234,7 @@ type tokenName struct {
 func (c *Controller) revokeToken() *command[tokenName, none] {
 	return &command[tokenName, none]{
 		key: peer.TokenRevoke, from: peer.Nodes | peer.Administrators, isShown: true,
+		about: func(q *tokenName) string { return fmt.Sprint(q.ID) },
 		decide: func(ctx context.Context, q *tokenName, _ bool) (a none, refused *controller.Error, err error) {
 			refused, err = c.cfg.Local.RevokeToken(ctx, q.ID)
 			return a, refused, err
@@ -256,6 +266,7 @@ type removal struct {
 func (c *Controller) removeNode() *command[removal, none] {
 	return &command[removal, none]{
 		key: peer.NodeRemove, from: peer.Nodes | peer.Administrators, isShown: true,
+		about: func(q *removal) string { return strconv.Itoa(int(q.ID)) },
 		decide: func(ctx context.Context, q *removal, _ bool) (a none, refused *controller.Error, err error) {
 			refused, err = c.cfg.Local.RemoveNode(ctx, c.cfg.Now(), &controller.Removal{ID: q.ID, Voters: c.cfg.Quorum.voters(), Force: q.Force})
 			return a, refused, err
@@ -278,6 +289,7 @@ type featureLevel struct {
 func (c *Controller) finalize() *command[featureLevel, none] {
 	return &command[featureLevel, none]{
 		key: peer.Finalize, from: peer.Nodes | peer.Administrators, isShown: true,
+		about: func(q *featureLevel) string { return fmt.Sprintf("%s %d", q.Feature, q.Level) },
 		decide: func(ctx context.Context, q *featureLevel, _ bool) (a none, refused *controller.Error, err error) {
 			refused, err = c.cfg.Local.Finalize(ctx, q.Feature, q.Level)
 			return a, refused, err

@@ -43,13 +43,33 @@ type ControllerConfig struct {
 	Quorum *Quorum                // knows who leads
 	Local  *controller.Controller // of this node; it decides if this node leads
 	Image  func() *meta.Image
+	// SealingKeys are the sealing keys of this node, if it is secured; nil: it has none.
+	SealingKeys SealingKeeper
 	// Now is the time of the controller on this node.
 	Now func() time.Duration
 	// ServeClient serves a request of another node's client, as if the client had asked this node, if this
 	// node is the active controller. It must answer r, with Carried's methods, or return an error:
 	// quorum.ErrNotLeader if this node is not. nil: there are no clients.
 	ServeClient func(ctx context.Context, q *wire.Carried, r *wire.Request) error
-	Logger      *slog.Logger
+	// Secured is what a new node needs to become one of this cluster, if it is secured; nil: it is not.
+	Secured func() (SecuredCluster, error)
+	// Securing secures the cluster while it runs; nil: nothing does.
+	Securing SecuringServer
+	// Linking does what a node does about links; nil: nothing does.
+	Linking LinkServer
+	// Record is told of each command that a holder of a node's data directory has given to this node; nil: nobody is.
+	Record func(g *Given)
+	Logger *slog.Logger
+}
+
+// Given is a command of somebody who holds a node's data directory, and how it ended.
+type Given struct {
+	From    int32  // the node of the directory
+	Address string // of the client
+	Key     int16  // which command
+	About   string // a token's id, the number of a node, a feature and its level, or what was done with certificates
+	Refused *controller.Error
+	Err     error
 }
 
 // Controller is the active controller of the cluster, on whatever node it is. A call on the node that
@@ -66,6 +86,7 @@ type Controller struct {
 	clients  *worker // of commands that clients have caused
 	forwards *worker // of clients' requests
 	wishes   *topicWishes
+	reaches  *reaches
 }
 
 // NewController makes the Controller of a node. The commands of other nodes that it serves end with the
@@ -75,6 +96,7 @@ func NewController(ctx context.Context, cfg ControllerConfig) *Controller {
 		cfg: cfg, work: newWorker(ctx, maxCommands), clients: newWorker(ctx, maxCommands), forwards: newWorker(ctx, maxForwards),
 	}
 	c.wishes = newTopicWishes(ctx, c.askForTopics)
+	c.reaches = newReaches(ctx, c)
 	return c
 }
 
@@ -82,6 +104,7 @@ func NewController(ctx context.Context, cfg ControllerConfig) *Controller {
 // asks for its clients.
 func (c *Controller) Close() {
 	c.wishes.close()
+	c.reaches.close()
 	c.work.close()
 	c.clients.close()
 	c.forwards.close()

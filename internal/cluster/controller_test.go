@@ -127,9 +127,10 @@ func (w *world) startMember(id int32, disk *vfs.Mem, o options, extend func(m *m
 
 // registrationOf is what a member registers.
 func registrationOf(m *member) *controller.Registration {
+	address := m.listener.Addr().(*net.TCPAddr)
 	return &controller.Registration{Broker: meta.Broker{
-		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}, RaftID: m.quorum.Status().RaftID,
-		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
+		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}, RaftID: m.quorum.Status().RaftID,
+		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: address.IP.String(), Port: int32(address.Port)}},
 	}}
 }
 
@@ -371,16 +372,20 @@ func TestOnlyItself(t *testing.T) {
 		body          string
 		administrator bool
 	}{
-		"a heartbeat of another node":          {peer.NodeHeartbeat, `{"ID":1,"Epoch":1}`, false},
-		"a registration of another node":       {peer.NodeRegister, `{"Broker":{"ID":1,"Incarnation":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}`, false},
-		"a registration of another process":    {peer.NodeRegister, `{"Broker":{"ID":2,"Incarnation":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}`, false},
-		"no JSON":                              {peer.NodeHeartbeat, `{"ID":2`, false},
-		"a command that is too large":          {peer.TopicsEnsure, `{"names":["` + strings.Repeat("x", maxCommand) + `"]}`, false},
-		"a heartbeat of an administrator":      {peer.NodeHeartbeat, `{"ID":1,"Epoch":1}`, true},
-		"producer ids for an administrator":    {peer.ProducerIDs, `{"count":1}`, true},
-		"all producer ids":                     {peer.ProducerIDs, `{"count":1048577}`, false},
-		"an admission by an administrator":     {peer.NodeAdmit, `{"NodeID":9}`, true},
-		"topics' creation by an administrator": {peer.TopicsEnsure, `{"names":["x"]}`, true},
+		"a heartbeat of another node":            {peer.NodeHeartbeat, `{"ID":1,"Epoch":1}`, false},
+		"a registration of another node":         {peer.NodeRegister, `{"Broker":{"ID":1,"Incarnation":[2,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}`, false},
+		"a registration of another process":      {peer.NodeRegister, `{"Broker":{"ID":2,"Incarnation":[1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}`, false},
+		"no JSON":                                {peer.NodeHeartbeat, `{"ID":2`, false},
+		"a command that is too large":            {peer.TopicsEnsure, `{"names":["` + strings.Repeat("x", maxCommand) + `"]}`, false},
+		"a heartbeat of an administrator":        {peer.NodeHeartbeat, `{"ID":1,"Epoch":1}`, true},
+		"producer ids for an administrator":      {peer.ProducerIDs, `{"count":1}`, true},
+		"all producer ids":                       {peer.ProducerIDs, `{"count":1048577}`, false},
+		"an admission by an administrator":       {peer.NodeAdmit, `{"NodeID":9}`, true},
+		"topics' creation by an administrator":   {peer.TopicsEnsure, `{"names":["x"]}`, true},
+		"a change of links by an administrator":  {peer.LinksChange, `{"kind":"remove link"}`, true},
+		"a change of links with half an id":      {peer.LinksChange, `{"kind":"remove link","linkId":"x"}`, false},
+		"a node that manages links":              {peer.LinksServe, `{"verb":"list"}`, false},
+		"an administrator that asks for mirrors": {peer.LinksShow, `{}`, true},
 	} {
 		d := credential.DialAsNode(w.self(2), incarnationOf(2), target, rand.Reader)
 		if c.administrator {
@@ -449,16 +454,28 @@ func TestAdministrators(t *testing.T) {
 			t.Error(refused, err)
 		}
 	}
+	if n := asked.meta.image.Load().Nodes[3]; n != nil {
+		t.Errorf("the node has not registered, its token is revoked, and it is still there: %+v", n)
+	}
 	admission.Key[0]++
 	if _, err := asked.ctl.AdmitNode(t.Context(), admission); !errors.Is(err, credential.ErrTokenRevoked) {
 		t.Error(err)
 	}
+	v.ID[0]++
+	if refused, err := a.MakeToken(t.Context(), &v); refused != nil || err != nil {
+		t.Fatal(refused, err)
+	}
+	admission.Token = v.ID
+	id, err := asked.ctl.AdmitNode(t.Context(), admission)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
-		if refused, err := a.RemoveNode(t.Context(), 3, false); refused != nil || err != nil {
+		if refused, err := a.RemoveNode(t.Context(), id, false); refused != nil || err != nil {
 			t.Error(refused, err)
 		}
 	}
-	if n := asked.meta.image.Load().Nodes[3]; n == nil || !n.Removed {
+	if n := asked.meta.image.Load().Nodes[id]; n == nil || !n.Removed {
 		t.Errorf("the node is %+v", n)
 	}
 	if refused, err := a.RemoveNode(t.Context(), 9, false); refused == nil || refused.Kind != controller.BrokerNotRegistered || err != nil {
@@ -469,6 +486,21 @@ func TestAdministrators(t *testing.T) {
 	}
 	if refused, err := a.Finalize(t.Context(), meta.LevelFeature, meta.LatestLevel); refused != nil || err != nil {
 		t.Error(refused, err)
+	}
+	if shown, err := a.Authority(t.Context()); shown != nil || err != nil {
+		t.Error(shown, err)
+	}
+	next := &meta.Authority{Number: 1, Round: 1, Certificates: [][]byte{{1}}, SealedKey: []byte{2}}
+	for range 2 {
+		if refused, err := a.SetAuthority(t.Context(), nil, next); refused != nil || err != nil {
+			t.Error(refused, err)
+		}
+	}
+	if shown, err := a.Authority(t.Context()); err != nil || shown == nil || shown.Round != 1 || string(shown.SealedKey) != "\x02" {
+		t.Error(shown, err)
+	}
+	if refused, err := a.SetAuthority(t.Context(), nil, &meta.Authority{Number: 1, Round: 2, Certificates: [][]byte{{1}}, SealedKey: []byte{3}}); refused == nil || err != nil {
+		t.Error("another first authority:", refused, err)
 	}
 	all[0].kill()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -4,6 +4,7 @@
 //	Controller     is the active controller, on whatever node it is: commands of this node, of others, and
 //	               of administrators reach it, and requests of clients
 //	Administrator  gives commands over a connection to any node
+//	Transactions   carries markers of transactions, and questions to their coordinators, as requests of Kafka's protocol
 //
 // Each has two sides. One calls other nodes, by the Links of this one. The other one is a list of
 // Handlers for its Door, which are served to those only who have proven themselves. What may wait there
@@ -26,6 +27,9 @@
 //	AdmitNode            a key has one node id, which is returned again
 //	MakeToken            a token that is there already, with the same keys, is the one that was made
 //	RevokeToken, RemoveNode, Finalize   find it done
+//	ChangeLinks          finds it done
+//	SetAuthority         is made once: the second time it is that one already
+//	NoteCertificate      is served by the node that is asked, and only recorded
 //	Forward              a client's request is carried out twice, as in Kafka: the topic that it makes exists
 //
 // An answer names the entry of the metadata log that the controller's node has applied. Where the caller
@@ -39,6 +43,10 @@
 // requests have a connection of their own (peer.Clients), and workers of their own; the controller gives its
 // turn to the cluster's commands first. The asking node bounds what its clients cause: it asks for one block of
 // producer ids at a time, and for one round of topics (topicWishes).
+//
+// # Who can be reached
+//
+// A node becomes active only when the active controller's node has reached it at the address that it has registered: see reaches.
 //
 // # Concurrency
 //

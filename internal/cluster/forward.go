@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/leatstream/leat/internal/controller"
@@ -19,7 +21,9 @@ import (
 //
 //	Forward    head size u16 | head | the body of the client's request, as it is in Kafka's protocol
 //	head       key i16 | version i16 | time that is left in ms u32 | bytes that the answer may have u32
-//	           | client id text | client's address text | listener's name text
+//	           | client id text | client's address text | listener's name text [ | principal text | what the client is u8 [ | groups u16 | name text for each ] ]
+//	what the client is: the sum of 1 for a peer, and 2 for who may ask for delegation tokens; a version from before there were
+//	these takes a sum other than 1 for nothing
 //	answer     status u8 | entry of the metadata log that shows what was done u64 | the body of the answer
 const (
 	// maxForwards is how many requests of other nodes' clients are served at a time.
@@ -29,8 +33,14 @@ const (
 	maxForwarded = 8 << 20
 	// maxText bounds each text.
 	maxText = 1 << 10
+	// maxGroups is how many groups a client is in at most, and maxGroupBytes how many bytes their names have. Those of a login are fewer.
+	maxGroups     = 1 << 10
+	maxGroupBytes = 32 << 10
 	// answerHead is the size of what stands before the body of the answer.
 	answerHead = 1 + 8
+
+	// These are the parts of the sum that says what a client is.
+	carriedPeer, carriedMayHaveToken = 1, 2
 )
 
 var (
@@ -47,7 +57,12 @@ func (c *Controller) Leader() int32 { return c.cfg.Quorum.Leader() }
 // Positions are how far the nodes have told the active controller that they have the metadata. They are
 // empty unless this node is it.
 func (c *Controller) Positions() map[int32]controller.Position {
-	return c.cfg.Local.Positions(c.cfg.Now())
+	all := c.cfg.Local.Positions(c.cfg.Now())
+	for id, p := range all {
+		p.Unreached = c.reaches.explain(id)
+		all[id] = p
+	}
+	return all
 }
 
 // Forward has the active controller decide a client's request, within the time of the context, and
@@ -58,6 +73,12 @@ func (c *Controller) Positions() map[int32]controller.Position {
 // A request whose answer is lost is sent again, as in Kafka, and may find that it was carried out: the
 // topic that it makes exists.
 func (c *Controller) Forward(ctx context.Context, q *wire.Carried, here func(ctx context.Context) error) (answer []byte, err error) {
+	if len(q.Principal) > maxText { // a part of it would be somebody else
+		return nil, fmt.Errorf("%w: a principal of %d bytes", peer.ErrTooLarge, len(q.Principal))
+	}
+	if bytes := len(strings.Join(q.Groups, "")); bytes > maxGroupBytes || len(q.Groups) > maxGroups || slices.ContainsFunc(q.Groups, isLongText) {
+		return nil, fmt.Errorf("%w: %d groups of %d bytes", peer.ErrTooLarge, len(q.Groups), bytes)
+	}
 	if len(q.Body) > maxForwarded {
 		return nil, fmt.Errorf("%w: a client's request of %d bytes", peer.ErrTooLarge, len(q.Body))
 	}
@@ -95,11 +116,14 @@ func timeLeft(ctx context.Context) (left time.Duration, ok bool) {
 }
 
 func appendForward(q *wire.Carried, left time.Duration) []byte {
-	texts := []string{q.ClientID, q.Address, q.Listener}
-	size := 2 + 2 + 4 + 4
+	texts := []string{q.ClientID, q.Address, q.Listener, q.Principal}
+	size := 2 + 2 + 4 + 4 + 1 + 2
 	for i, s := range texts {
 		texts[i] = s[:min(len(s), maxText)]
 		size += 2 + len(texts[i])
+	}
+	for _, s := range q.Groups {
+		size += 2 + len(s)
 	}
 	b := make([]byte, 0, 2+size+len(q.Body))
 	b = binary.BigEndian.AppendUint16(b, uint16(size))
@@ -110,8 +134,21 @@ func appendForward(q *wire.Carried, left time.Duration) []byte {
 	for _, s := range texts {
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 	}
+	is := byte(0)
+	if q.IsPeer {
+		is |= carriedPeer
+	}
+	if q.MayHaveToken {
+		is |= carriedMayHaveToken
+	}
+	b = binary.BigEndian.AppendUint16(append(b, is), uint16(len(q.Groups)))
+	for _, s := range q.Groups {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+	}
 	return append(b, q.Body...)
 }
+
+func isLongText(s string) bool { return len(s) > maxText }
 
 // readForward reads a forwarded request, whose Body aliases b.
 func readForward(b []byte) (q *wire.Carried, left time.Duration, err error) {
@@ -123,6 +160,18 @@ func readForward(b []byte) (q *wire.Carried, left time.Duration, err error) {
 	q.ClientID = string(head.cut(head.readUint16()))
 	q.Address = string(head.cut(head.readUint16()))
 	q.Listener = string(head.cut(head.readUint16()))
+	if len(head.b) > 0 { // a version from before there were principals does not tell them
+		q.Principal = string(head.cut(head.readUint16()))
+		is := head.readByte()
+		q.IsPeer, q.MayHaveToken = is&carriedPeer != 0, is&carriedMayHaveToken != 0
+	}
+	if len(head.b) > 0 { // nor does one from before there were groups
+		for range head.readUint16() {
+			if q.Groups = append(q.Groups, string(head.cut(head.readUint16()))); head.failed {
+				break
+			}
+		}
+	}
 	if r.failed || head.failed {
 		return nil, 0, fmt.Errorf("%w: a forwarded request of %d bytes", errRequest, len(b))
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -579,7 +580,7 @@ func FuzzForward(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(q.ClientID) > maxText || len(q.Address) > maxText || len(q.Listener) > maxText || left == 0 {
+		if len(q.Principal) > maxText || len(b) > math.MaxUint16-2 || len(q.ClientID) > maxText || len(q.Address) > maxText || len(q.Listener) > maxText || left == 0 {
 			return
 		}
 		again, leftAgain, err := readForward(appendForward(q, left-time.Millisecond))
@@ -592,7 +593,13 @@ func FuzzForward(f *testing.F) {
 // TestForwardForm proves that a forwarded request is read as it was written, also by a version that knows
 // fewer fields of its head, and that one which is cut short is an error.
 func TestForwardForm(t *testing.T) {
-	q := &wire.Carried{Key: 19, Version: 7, ClientID: "client", Address: "1.2.3.4:5", Listener: "PLAINTEXT", Most: 1 << 20, Body: []byte("body")}
+	q := &wire.Carried{Key: 19, Version: 7, ClientID: "client", Address: "1.2.3.4:5", Listener: "PLAINTEXT", Principal: "User:alice", Groups: []string{"a", "team b"}, Most: 1 << 20, Body: []byte("body")}
+	for _, is := range [][2]bool{{false, false}, {false, true}, {true, true}, {true, false}} {
+		q.IsPeer, q.MayHaveToken = is[0], is[1]
+		if got, _, err := readForward(appendForward(q, time.Second)); err != nil || !cmp.Equal(q, got) {
+			t.Error(got, err)
+		}
+	}
 	b := appendForward(q, 1500*time.Millisecond)
 	got, left, err := readForward(b)
 	if diff := cmp.Diff(q, got); diff != "" || left != 1501*time.Millisecond || err != nil {
@@ -602,6 +609,12 @@ func TestForwardForm(t *testing.T) {
 	longer = append(append(append(longer, b[2:len(b)-4]...), "new"...), "body"...)
 	if got, _, err := readForward(longer); err != nil || !cmp.Equal(q, got) {
 		t.Error(got, err)
+	}
+	const groups = 2 + 2 + len("a") + 2 + len("team b")
+	older := binary.BigEndian.AppendUint16(nil, binary.BigEndian.Uint16(b)-uint16(groups))
+	older = append(append(older, b[2:len(b)-4-groups]...), "body"...)
+	if got, _, err := readForward(older); err != nil || got.Principal != "User:alice" || !got.IsPeer || got.Groups != nil || string(got.Body) != "body" {
+		t.Errorf("from a version without groups: %+v, %v", got, err)
 	}
 	for n := range len(b) - len(q.Body) {
 		if _, _, err := readForward(b[:n]); !errors.Is(err, errRequest) {

@@ -383,26 +383,29 @@ func TestProtectionsAreNotFeigned(t *testing.T) {
 			t.Errorf("%s=%s: %v", key, value, err)
 		}
 	}
-	f("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "ACLs")
 	f("authorizer.class.name", "", "")
-	f("allow.everyone.if.no.acl.found", "false", "ACLs") // the default, but who sets it means it
 	f("allow.everyone.if.no.acl.found", "true", "")
-	f("super.users", "User:admin", "ACLs")
-	f("ssl.client.auth", "required", "TLS")
-	f("ssl.client.auth", "none", "")
-	f("ssl.keystore.location", "/etc/kafka/keystore.jks", "TLS")
-	f("sasl.enabled.mechanisms", "PLAIN", "authentication")
-	f("sasl.enabled.mechanisms", "GSSAPI", "")
-	f("security.inter.broker.protocol", "SASL_SSL", "TLS")
-	f("security.inter.broker.protocol", "PLAINTEXT", "")
-	f("delegation.token.secret.key", "x", "delegation tokens")
+	f("ssl.client.auth", "required", "")
+	f("sasl.kerberos.service.name", "kafka", "Kerberos")
+	f("sasl.oauthbearer.token.endpoint.url", "https://a.example", "authentication")
+	f("sasl.enabled.mechanisms", "PLAIN", "")
+	f("security.inter.broker.protocol", "SASL_SSL", "")
+	f("listener.name.out.sasl.kerberos.service.name", "kafka", "Kerberos")
+	f("delegation.token.secret.key", "x", "")
 	f("create.topic.policy.class.name", "com.example.Policy", "policies")
 	f("num.io.threads", "16", "")
-	if err := CheckServed(Broker, "ssl.key.password", "secret"); err == nil || strings.Contains(err.Error(), "secret") {
+	if err := CheckServed(Broker, "sasl.oauthbearer.client.credentials.client.secret", "geheim"); err == nil || strings.Contains(err.Error(), "geheim") {
 		t.Errorf("a secret: %v", err)
 	}
+	served := []string{
+		authorizerClass, superUsers, allowEveryone, "security.inter.broker.protocol", enabledMechanisms, jaasConfig, "sasl.server.max.receive.size",
+		"sasl.oauthbearer.clock.skew.seconds", "sasl.oauthbearer.expected.audience", "sasl.oauthbearer.expected.issuer", "sasl.oauthbearer.jwks.endpoint.refresh.ms",
+		"sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", "sasl.oauthbearer.jwks.endpoint.url",
+		"sasl.oauthbearer.scope.claim.name", "sasl.oauthbearer.sub.claim.name",
+		"delegation.token.expiry.check.interval.ms", "delegation.token.expiry.time.ms", "delegation.token.max.lifetime.ms", "delegation.token.secret.key",
+	}
 	for i := range securityConfigs {
-		if d := Find(Broker, securityConfigs[i].Name); d.supportKind() != Refused {
+		if d := Find(Broker, securityConfigs[i].Name); d.supportKind() != Refused && !slices.Contains(served, d.Name) && !strings.HasPrefix(d.Name, "ssl.") && d.supportKind() != Needless {
 			t.Errorf("%s is of a kind that is not refused", d.Name)
 		}
 	}
@@ -416,9 +419,7 @@ func TestIneffectiveConfigsAreNamed(t *testing.T) {
 		"log.cleanup.policy": "delete,compact",
 	})
 	want := []string{
-		"compact in log.cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction",
-		"log.cleaner.backoff.ms, log.cleaner.threads have no effect yet: they need compaction",
-		"num.io.threads has no effect here, for the reasons in docs/configs.md",
+		"log.cleaner.threads, num.io.threads have no effect here, for the reasons in docs/configs.md",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -432,9 +433,7 @@ func TestIneffectiveConfigsAreNamed(t *testing.T) {
 // node works with.
 func TestInertConfigsAreNotRead(t *testing.T) {
 	tried := 0
-	nobodys := cmp.Options{ // these are read for what is not there yet: coordinators, and compaction
-		cmpopts.IgnoreFields(Server{}, "Transactions", "ShareState"), cmpopts.IgnoreFields(Settings{}, "Compaction"),
-	}
+	nobodys := cmpopts.IgnoreFields(Server{}, "Transactions", "ShareState") // these are read for coordinators that are not there yet
 	for _, typ := range []ResourceType{Topic, Broker} {
 		for _, d := range Defs(typ) {
 			text, ok := anotherValue(typ, d)
@@ -479,7 +478,7 @@ func TestNoteIsBounded(t *testing.T) {
 			t.Errorf("%v: %d bytes: %s", c.of, len(note), note)
 		}
 	}
-	if got := Note(Topic, map[string]string{"cleanup.policy": "compact"}); got != "compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction" {
+	if got := Note(Topic, map[string]string{"cleanup.policy": "compact"}); got != "" {
 		t.Errorf("%q", got)
 	}
 	if got := Note(Topic, map[string]string{"cleanup.policy": "delete", "retention.ms": "5"}); got != "" {
@@ -556,4 +555,47 @@ func BenchmarkServerSettings(b *testing.B) {
 	for b.Loop() {
 		w.Server()
 	}
+}
+
+// TestAuthorizationIsSet proves which settings have clients authorised, that those by which an operator would believe in a protection
+// that there is not are refused, and that those which leave the cluster open are told.
+func TestAuthorizationIsSet(t *testing.T) {
+	f := func(want Authorization, refused, danger string, pairs ...string) {
+		t.Helper()
+		set := map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			set[pairs[i]] = pairs[i+1]
+		}
+		s, err := NewStatic(1, set)
+		var got Authorization
+		if err == nil {
+			got, err = s.Authorization(want.ForLogins, "")
+		}
+		if refused != "" {
+			if err == nil || !strings.Contains(err.Error(), refused) {
+				t.Errorf("%v: %v", set, err)
+			}
+			return
+		}
+		if err != nil || got != want {
+			t.Errorf("%v: %+v, %v", set, got, err)
+			return
+		}
+		if got := strings.Join(s.Dangers(got), "; "); (got == "") != (danger == "") || !strings.Contains(got, danger) {
+			t.Errorf("%v: dangers %q", set, got)
+		}
+	}
+	f(Authorization{}, "", "")
+	f(Authorization{}, "", "every client may do everything", authorizerClass, "")
+	f(Authorization{On: true, SuperUsers: "User:admin;User:b"}, "", "", authorizerClass, StandardAuthorizer, superUsers, " User:admin;User:b ")
+	f(Authorization{On: true, AllowUnruled: true}, "", "no ACLs", authorizerClass, StandardAuthorizer, allowEveryone, "TRUE")
+	f(Authorization{}, "needs super.users", "", authorizerClass, StandardAuthorizer)
+	f(Authorization{}, "String must be one of", "", authorizerClass, "com.example.Authorizer", superUsers, "User:a")
+	f(Authorization{On: true, ForLogins: true, SuperUsers: "User:admin"}, "", "", superUsers, "User:admin")
+	f(Authorization{On: true, ForLogins: true, AllowUnruled: true}, "", "no ACLs", allowEveryone, "true")
+	f(Authorization{ForLogins: true}, "a listener asks for a login", "")
+	f(Authorization{}, "nothing would be protected", "", superUsers, "User:admin")
+	f(Authorization{}, "nothing would be protected", "", superUsers, "User:admin", authorizerClass, "")
+	f(Authorization{}, "nothing would be protected", "", allowEveryone, "false")
+	f(Authorization{}, "principalType:principalName but got admin", "", authorizerClass, StandardAuthorizer, superUsers, "admin")
 }

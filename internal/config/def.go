@@ -89,9 +89,8 @@ type Def struct {
 	Needless bool   // the config has no effect here, for the reason in Doc
 
 	check    check
-	harmless string               // the value that does not ask for Needs
-	needsOf  func(v value) string // the need of a value, if only some values have one; else nil
-	synonyms []synonym            // broker configs whose value is used if this one is not set; the first one wins
+	harmless string    // the value that does not ask for Needs
+	synonyms []synonym // broker configs whose value is used if this one is not set; the first one wins
 }
 
 // synonym is another config for the same thing, perhaps in another unit.
@@ -112,11 +111,16 @@ func Defs(t ResourceType) []*Def {
 }
 
 // Find finds a config by name; nil: there is none.
+// A config that may have another value for each listener is found with its prefix, too.
 func Find(t ResourceType, name string) *Def {
-	if tab := tableOf(t); tab != nil {
-		return tab.byName[name]
+	tab := tableOf(t)
+	switch {
+	case tab == nil:
+		return nil
+	case tab.byName[name] == nil && t == Broker:
+		return findForListener(name)
 	}
-	return nil
+	return tab.byName[name]
 }
 
 type table struct {
@@ -198,6 +202,10 @@ func CheckDynamic(key string, perBroker bool) error {
 		return refusedConfig("Cannot update these configs dynamically: [%s]", key)
 	case d.Scope == PerBroker && !perBroker:
 		return refusedConfig("Cannot update these configs at default cluster level, broker id must be specified: [%s]", key)
+	case d.Sensitive() && strings.HasPrefix(key, listenerPrefix):
+		return refusedConfig("%s is a secret, and all nodes could read it in the metadata: set it where the node starts, in its file or by its environment", key)
+	case isSetAtStart(key):
+		return refusedConfig("%s counts only when a node starts: set it in its file or by its environment, and start the node again", key)
 	case key == "listeners" || key == "listener.security.protocol.map":
 		return refusedConfig("%s is read only when a node starts: set it with --listen or --set, and start the node again", key)
 	}

@@ -49,16 +49,16 @@ The settings of listeners, of the node's number, of its roles and of its directo
 - **Two addresses of one listener.** Two addresses of one listener may have the same name if one of them is an IPv4 address and the other one an IPv6 address, since clients may resolve localhost to either.
 - **One port of two addresses.** Two listeners may have the same port on different addresses. Kafka allows it for an IPv4 and an IPv6 address only.
 - **Names of listeners.** A name has up to 100 letters, digits, dots, dashes and underscores, so that it can be written in every form. Kafka allows any character.
-- **Only PLAINTEXT.** A listener with another security protocol is refused until there are TLS and authentication.
 - **One protocol for each listener.** A listener.security.protocol.map that has two protocols for one listener is refused; Kafka takes the last one.
 - **No listeners for controllers.** Nodes and clients share their listeners, so controller.listener.names is not needed, and none of the listeners may be named there. Leave the CONTROLLER listener of a Kafka configuration out.
 - **Every node is a broker.** The process.roles of a node may be left out, and must not be controller alone.
 - **One data directory.** The settings log.dirs and log.dir name one directory.
 - **Names that have no effect.** The listeners in early.start.listeners and the directories in cordoned.log.dirs need not exist, since these configs have no effect.
 - **Set at the start.** Listeners do not change while a node runs. Kafka opens and closes them when listeners or listener.security.protocol.map are set on a broker; here that is refused.
-- **One value for all listeners.** Configs with the prefix listener.name.NAME. are not known, and so refused.
+- **Values for one listener.** The configs ssl.*, sasl.*, leat.sasl.*, principal.builder.class, connections.max.reauth.ms and max.connection.creation.rate have other values for one listener with the prefix listener.name.NAME., in small letters, and those of SASL for one
+  mechanism of it with listener.name.NAME.MECHANISM. Other configs with that prefix are refused; in Kafka they have no effect, but for the limit of open connections and numbers of threads. The log warns of a listener that the node does not have.
 
-The node's own settings --listen and --advertise also have shorter forms: HOST:PORT, :PORT, a port, and NAME=HOST:PORT. Addresses without a name are those of listener PLAINTEXT, which may have several.
+The node's own settings --listen and --advertise also have shorter forms: HOST:PORT, :PORT, a port, and NAME=HOST:PORT; --listen NAME=PROTOCOL://HOST:PORT names the security protocol of a listener, too, so that it need not be in the map. Addresses without a name are those of listener PLAINTEXT, which may have several.
 `
 
 func configsPage() string {
@@ -67,7 +67,11 @@ func configsPage() string {
 		"Configs have Kafka's names, types and meanings, except for those that begin with `leat.`, which Kafka does not have. Where a default differs from Kafka's, the text says what it means.\n\n" +
 		"Set a config of a topic with `leat config set --topic NAME name=value`, and one of a broker in the file of `--config` or by `--set name=value`. Configs of brokers\n" +
 		"that can change at any time can also be set with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n\n" +
-		"The text of a config that is *not served yet* names the feature that it needs. If that is a protection, such as TLS or ACLs, values that ask for it are refused, since\n" +
+		"The file of `--config` has lines `name: value` (YAML), or is a `server.properties` of Kafka, with lines `name=value`, and is read as it is, by Java's rules; its first line or the end `.properties` of its name decides. Both may also have the node's own settings, such as `data`.\n" +
+		"Of a `server.properties` the last line of a name counts. Names of its `controller.listener.names` are left out of `listeners` and `advertised.listeners`, since nodes and clients share their listeners. Names that Kafka had in earlier versions (`zookeeper.connect`), and\n" +
+		"those that neither Kafka nor Leat knows, such as those of Kafka's plugins, have no effect, and the node's log warns of each with its line. But an unknown name is refused if it is nearly a known one, or if it is about security (`ssl.`, `sasl.`, `listener.`, `security.`, `authorizer.`, `super.`, `allow.`, `delegation.`, `leat.`), as all unknown names\n" +
+		"of a YAML file are. `log.dirs` must not be a directory that Kafka has used. `controller.quorum.voters` makes no cluster: nodes [join](cluster.md) with `--join`.\n\n" +
+		"The text of a config that is *not served yet* names the feature that it needs. If that is a protection, such as authentication, values that ask for it are refused, since\n" +
 		"they would protect nothing. Other values, and those of configs that have no effect here, are accepted and have no effect; the node's log\nwarns of them, and so does the verb of `leat` that sets them.\n")
 	section := func(title string, typ ResourceType, mode bool) {
 		fmt.Fprintf(&b, "\n## %s\n\n| name | type | default |%s what it does |\n|---|---|---|%s---|\n", title, ifElse(mode, " set |", ""), ifElse(mode, "---|", ""))
@@ -168,7 +172,7 @@ func TestTextsSayWhatIsRefused(t *testing.T) {
 			refused := CheckServed(typ, d.Name, value) != nil
 			noted := len(Ineffective(typ, map[string]string{d.Name: value})) > 0
 			saysRefused, saysNone := strings.Contains(d.Doc, "values that ask for it are refused"), regexp.MustCompile(`ha(s|ve) no effect (here|until)`).MatchString(strings.ToLower(d.Doc))
-			if refused && !saysRefused || !refused && noted != (saysNone || saysRefused) && d.needsOf == nil {
+			if refused && !saysRefused || !refused && noted != (saysNone || saysRefused) {
 				t.Errorf("%s=%s: refused %v, noted %v; its text: %s", d.Name, value, refused, noted, d.Doc)
 			}
 		}

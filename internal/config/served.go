@@ -20,7 +20,7 @@ const (
 
 // protections are the values of Needs for which a config without effect would be dangerous: its
 // operator would believe that the cluster is protected.
-var protections = []string{"TLS", "authentication", "Kerberos", "ACLs", "delegation tokens", "policies"}
+var protections = []string{"TLS", "authentication", "Kerberos", "ACLs", "policies"}
 
 // supportKind is the effect of setting the config.
 func (d *Def) supportKind() Support {
@@ -48,26 +48,11 @@ func (d *Def) supportNote() string {
 }
 
 // neededFor names the feature that a value needs and that is not served yet; "": none.
-func (d *Def) neededFor(v value, text string) string {
-	switch {
-	case d.needsOf != nil:
-		return d.needsOf(v)
-	case d.Needs == "" || strings.TrimSpace(text) == d.harmless:
+func (d *Def) neededFor(text string) string {
+	if d.Needs == "" || strings.TrimSpace(text) == d.harmless {
 		return ""
 	}
 	return d.Needs
-}
-
-// compaction is the feature that a cleanup policy with compact needs. Without it such a policy refuses records without
-// a key, and does nothing else.
-const compaction = "compaction"
-
-// needsCompaction is the need of a cleanup policy that has compact.
-func needsCompaction(v value) string {
-	if slices.Contains(v.l, "compact") {
-		return compaction
-	}
-	return ""
 }
 
 // CheckServed refuses a value that asks for a protection that is not served, in which the
@@ -77,11 +62,10 @@ func CheckServed(t ResourceType, key, text string) error {
 	if d == nil || d.supportKind() != Refused {
 		return nil
 	}
-	v, err := d.parseValue(text)
-	if err != nil {
+	if _, err := d.parseValue(text); err != nil {
 		return nil //nolint:nilerr // Validate reports it
 	}
-	need := d.neededFor(v, text)
+	need := d.neededFor(text)
 	if need == "" {
 		return nil
 	}
@@ -126,16 +110,12 @@ func explainIneffective(t ResourceType, set map[string]string, limit int) (sente
 		if d == nil {
 			continue
 		}
-		v, err := d.parseValue(set[key])
+		_, err := d.parseValue(set[key])
 		if err != nil || strings.TrimSpace(set[key]) == d.Default {
 			continue
 		}
-		need := d.neededFor(v, set[key])
+		need := d.neededFor(set[key])
 		switch {
-		case need == compaction && d.needsOf != nil:
-			sentences = append(sentences, "compact in "+key+" refuses records without a key, and has no other effect yet: it needs "+compaction)
-		case need != "" && d.needsOf != nil:
-			waiting[need] = append(waiting[need], "a part of "+key)
 		case need != "":
 			waiting[need] = append(waiting[need], key)
 		case d.supportKind() == Needless:

@@ -21,9 +21,8 @@ type Server struct {
 	FetchSessions          int // max.incremental.fetch.session.cache.slots
 	MaxDescribedPartitions int // max.request.partition.size.limit
 	RequestTimeout         time.Duration
-	Congestion             string // leat.tcp.congestion.control; "": the system's choice
-	LocalCongestion        string // the same for connections from this machine
 
+	Network
 	Storage Storage
 
 	// Topics.
@@ -42,12 +41,23 @@ type Server struct {
 	BalanceInterval   time.Duration // leader.imbalance.check.interval.seconds
 
 	Replication Replication
+	Quotas      Quotas
 
 	Groups Groups
+	Txns   Txns
 
-	// The topics in which coordinators keep their state.
-	Offsets, Transactions, ShareState StateTopic
+	StateTopics
 }
+
+// Network are settings of connections.
+type Network struct {
+	Congestion      string // leat.tcp.congestion.control; "": the system's choice
+	LocalCongestion string // the same for connections from this machine
+	MetricsLogin    bool   // leat.http.metrics.login
+}
+
+// StateTopics are the topics in which coordinators keep their state.
+type StateTopics struct{ Offsets, Transactions, ShareState StateTopic }
 
 // Storage are the settings of the logs' store.
 type Storage struct {
@@ -57,6 +67,8 @@ type Storage struct {
 	// StrayRetention is how long directories of unknown topics are kept; -1: until the operator
 	// deletes them.
 	StrayRetention time.Duration
+
+	Cleaner Cleaner
 }
 
 // Replication are the settings of the replicas on this broker.
@@ -91,6 +103,32 @@ func (r configReader) readReplication() Replication {
 	}
 }
 
+// Quotas are the settings of how clients' use is measured.
+type Quotas struct {
+	Windows, MutationWindows Windows // quota.window, controller.quota.window
+	ConnectionRate           int64   // max.connection.creation.rate; 0: no limit
+}
+
+// Windows are time windows over which something is measured.
+type Windows struct {
+	Number int
+	Length time.Duration
+}
+
+func (r configReader) readQuotas() Quotas {
+	windows := func(prefix string) Windows {
+		return Windows{int(r.readInt(prefix + ".num")), time.Duration(r.readInt(prefix+".size.seconds")) * time.Second}
+	}
+	q := Quotas{
+		Windows: windows("quota.window"), MutationWindows: windows("controller.quota.window"),
+		ConnectionRate: r.readInt("max.connection.creation.rate"),
+	}
+	if q.ConnectionRate == math.MaxInt32 {
+		q.ConnectionRate = 0
+	}
+	return q
+}
+
 // Groups are the settings of groups and their committed offsets.
 type Groups struct {
 	InitialDelay           time.Duration // before the first rebalance of an empty group
@@ -101,6 +139,18 @@ type Groups struct {
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
 	OffsetsCommitTimeout   time.Duration
+}
+
+// Txns are the settings of transactions.
+type Txns struct {
+	MaxTimeout     time.Duration
+	Expiration     time.Duration // of an id that is not used
+	ExpirationScan time.Duration
+	// VerifyPartitions tells whether the leader of a partition asks the coordinator before it takes the first records of a
+	// transaction.
+	VerifyPartitions bool
+	// AddWait is how long partitions that are added wait for the end of the transaction before; below 0: they do not wait.
+	AddWait time.Duration
 }
 
 // StateTopic are the settings with which a coordinator's topic is created.
@@ -132,14 +182,18 @@ func (v View) Server() Server {
 		FetchSessions:          int(r.readInt("max.incremental.fetch.session.cache.slots")),
 		MaxDescribedPartitions: int(r.readInt("max.request.partition.size.limit")),
 		RequestTimeout:         r.readMillis("request.timeout.ms"),
-		Congestion:             r.readString("leat.tcp.congestion.control"),
-		LocalCongestion:        r.readString("leat.tcp.congestion.control.local"),
+
+		Network: Network{
+			Congestion: r.readString("leat.tcp.congestion.control"), LocalCongestion: r.readString("leat.tcp.congestion.control.local"),
+			MetricsLogin: r.readBool("leat.http.metrics.login"),
+		},
 
 		Storage: Storage{
 			JournalBytes:   r.readInt("leat.journal.bytes"),
 			ScrubRate:      r.readInt("leat.scrub.bytes.per.second"),
 			RetentionCheck: r.readMillis("log.retention.check.interval.ms"),
 			StrayRetention: readStrayRetention(r),
+			Cleaner:        readCleaner(r),
 		},
 
 		AutoCreateTopics:  r.readBool("auto.create.topics.enable"),
@@ -156,6 +210,7 @@ func (v View) Server() Server {
 		BalanceInterval:   Millis(min(r.readInt("leader.imbalance.check.interval.seconds"), maxInt32) * secondMillis),
 
 		Replication: r.readReplication(),
+		Quotas:      r.readQuotas(),
 
 		Groups: Groups{
 			InitialDelay:          r.readMillis("group.initial.rebalance.delay.ms"),
@@ -169,10 +224,28 @@ func (v View) Server() Server {
 			OffsetsCommitTimeout:  r.readMillis("offsets.commit.timeout.ms"),
 		},
 
-		Offsets:      r.readStateTopic("offsets.topic.", ""),
-		Transactions: r.readStateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
-		ShareState:   r.readStateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
+		Txns: Txns{
+			MaxTimeout:       r.readMillis("transaction.max.timeout.ms"),
+			Expiration:       r.readMillis("transactional.id.expiration.ms"),
+			ExpirationScan:   r.readMillis("transaction.remove.expired.transaction.cleanup.interval.ms"),
+			VerifyPartitions: r.readBool("transaction.partition.verification.enable"),
+			AddWait:          r.readAddWait(),
+		},
+
+		StateTopics: StateTopics{
+			Offsets:      r.readStateTopic("offsets.topic.", ""),
+			Transactions: r.readStateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
+			ShareState:   r.readStateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
+		},
 	}
+}
+
+// readAddWait is below 0 if partitions that are added do not wait.
+func (r configReader) readAddWait() time.Duration {
+	if wait := r.readMillis("add.partitions.to.txn.retry.backoff.max.ms"); wait > 0 {
+		return wait
+	}
+	return -1
 }
 
 func (r configReader) readStateTopic(prefix, minISR string) StateTopic {

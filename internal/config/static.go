@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Static has the broker configs that a node's file, flags and environment set. It never
@@ -59,4 +60,43 @@ func (s *Static) Warnings() []string {
 		sentences = append(sentences, key+" of a node counts only when it makes a cluster, since all nodes must have the same: change it with leat config set --cluster "+key+"=NUMBER")
 	}
 	return sentences
+}
+
+// Authorization is what the operator has set. haveLogins tells that clients of a listener must log in, and superUser is another super
+// user; "": there is none. The error refuses settings that protect less than they say.
+func (s *Static) Authorization(haveLogins bool, superUser string) (Authorization, error) {
+	a := readAuthorization(s.given, haveLogins)
+	if superUser != "" && a.On {
+		a.SuperUsers = strings.TrimPrefix(a.SuperUsers+";"+superUser, ";")
+	}
+	return a, checkAuthorization(s.given, a)
+}
+
+// Dangers are sentences about settings that leave the cluster open, though they name its protection.
+func (s *Static) Dangers(a Authorization) []string { return findDangers(s.given, a) }
+
+// ForListener are the values for a listener that were set when the node started.
+func (s *Static) ForListener(name string) ListenerConfigs {
+	return View{Static: s}.ForListener(name)
+}
+
+// GivenWith are the configs that the operator has set whose names begin with a prefix, in order.
+func (s *Static) GivenWith(prefix string) (keys []string) {
+	for _, key := range slices.Sorted(maps.Keys(s.given)) {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// UnknownListeners are the configs that the operator has set for listeners which the node does not have, in order.
+func (s *Static) UnknownListeners(names []string) (keys []string) {
+	for _, key := range slices.Sorted(maps.Keys(s.given)) {
+		k, ok := ParseListenerKey(key)
+		if ok && !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, k.Listener) }) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }

@@ -55,8 +55,8 @@ var brokerConfigs = []Def{
 		Needless: true, Doc: "Has no effect here: config providers are Java classes.",
 	},
 	{
-		Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", check: atLeast(0),
-		Doc: "How long a connection that failed to authenticate is kept before it is closed.", Needs: "authentication",
+		Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", check: between(0, 60_000),
+		Doc: "How long the answer to a failed login waits, after which its connection is closed.",
 	},
 	{
 		Name: "connections.max.idle.ms", Type: Long, Default: "600000",
@@ -64,7 +64,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "connections.max.reauth.ms", Type: Long, Default: "0",
-		Doc: "How long a client's authentication is valid; 0 means as long as the connection lasts.", Needs: "authentication",
+		Doc: "How long a login is valid, after which the client must log in again on the same connection (KIP-368); 0: as long as the connection.",
 	},
 	{
 		Name: "controlled.shutdown.enable", Type: Bool, Default: "true",
@@ -120,11 +120,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controller.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "The number of time windows over which the quota on topic changes is measured.", Needs: "quotas",
+		Doc: "For so many windows a client may save up its quota of changes (controller_mutation_rate).",
 	},
 	{
 		Name: "controller.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of the quota on topic changes is.", Needs: "quotas",
+		Doc: "How long a window of the quota of changes is.",
 	},
 	{
 		Name: "controller.socket.timeout.ms", Type: Int, Default: "30000",
@@ -196,7 +196,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "listener.security.protocol.map", Type: String, Default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Scope: PerBroker,
-		Doc: "Which listener uses which security protocol, as NAME:PROTOCOL pairs; only PLAINTEXT is served, and a listener that asks for more is refused.",
+		Doc: "Which listener uses which security protocol, as NAME:PROTOCOL pairs, with PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
 	},
 	{
 		Name: "listeners", Type: List, Default: "PLAINTEXT://127.0.0.1:9092,PLAINTEXT://[::1]:9092", Scope: PerBroker,
@@ -204,7 +204,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "max.connection.creation.rate", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections a second are accepted.", Needs: "quotas",
+		Doc: "How many clients' connections a second this node serves; those that come too soon wait, for 30 s at most. 0 means no limit. Connections from the addresses of the cluster's nodes do not count.",
 	},
 	{
 		Name: "max.connections", Type: Int, Default: "2147483647", Scope: ClusterWide,
@@ -331,11 +331,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "The number of time windows over which client quotas are measured.", Needs: "quotas",
+		Doc: "The number of time windows over which client quotas are measured, with the one that has not ended.",
 	},
 	{
 		Name: "quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of client quotas is.", Needs: "quotas",
+		Doc: "How long a window of client quotas is. It is the longest time for which request_percentage throttles at once.",
 	},
 	{
 		Name: "replica.alter.log.dirs.io.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),

@@ -4,11 +4,11 @@ package config
 var coordinatorConfigs = []Def{
 	{
 		Name: "add.partitions.to.txn.retry.backoff.max.ms", Type: Int, Default: "100", check: atLeast(0),
-		Doc: "The longest wait before a partition is added to a transaction again.", Needs: "transactions",
+		Doc: "How long a partition that is added to a transaction waits until the transaction before has ended.",
 	},
 	{
 		Name: "add.partitions.to.txn.retry.backoff.ms", Type: Int, Default: "20", check: atLeast(1),
-		Doc: "The first wait before a partition is added to a transaction again.", Needs: "transactions",
+		Needless: true, Doc: "Has no effect here: a partition is added as soon as the transaction before has ended.",
 	},
 	{
 		Name: "errors.deadletterqueue.auto.create.topics.enable", Type: Bool, Default: "false", Scope: ClusterWide,
@@ -328,46 +328,46 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: Int, Default: "10000", check: atLeast(1),
-		Doc: "How often the node looks for transactions that have timed out.", Needs: "transactions",
+		Needless: true, Doc: "Has no effect here: a transaction that times out is aborted at its time.",
 	},
 	{
 		Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", check: atLeast(1),
-		Doc: "The longest timeout that a transaction may ask for.", Needs: "transactions",
+		Doc: "The longest timeout that a transaction may ask for.",
 	},
 	{
 		Name: "transaction.partition.verification.enable", Type: Bool, Default: "true", Scope: ClusterWide,
-		Doc: "Whether a write is checked to belong to an open transaction.", Needs: "transactions",
+		Doc: "Whether the leader of a partition asks the coordinator before it takes the first records of a transaction. Without that a late write may begin a transaction that nobody ends.",
 	},
 	{
 		Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: Int, Default: "3600000", check: atLeast(1),
-		Doc: "How often the node looks for expired transactional ids.", Needs: "transactions",
+		Doc: "How often the node looks for expired transactional ids.",
 	},
 	{
 		Name: "transaction.state.log.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
-		Doc: "How much of __transaction_state is read at a time.", Needs: "transactions",
+		Needless: true, Doc: "Has no effect here: __transaction_state is read in pieces of a built-in size.",
 	},
 	{
 		Name: "transaction.state.log.min.isr", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "How many replicas of __transaction_state must be in sync for a write; the default depends on the number of nodes.", Needs: "transactions",
+		Doc: "How many replicas of __transaction_state must be in sync for a write; the default depends on the number of nodes.",
 	},
 	{
 		Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", check: atLeast(1),
-		Doc: "How many partitions __transaction_state gets.", Needs: "transactions",
+		Doc: "How many partitions __transaction_state gets when it is created.",
 	},
 	{
 		Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", check: atLeast(1),
-		Doc: "How many replicas __transaction_state gets; the default depends on the number of nodes.", Needs: "transactions",
+		Doc: "How many replicas __transaction_state gets; the default depends on the number of nodes.",
 	},
 	{
 		Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
-		Doc: "The size at which a log of __transaction_state goes on in a new file.", Needs: "transactions",
+		Doc: "The size at which a log of __transaction_state goes on in a new file.",
 	},
 	{
 		Name: "transaction.two.phase.commit.enable", Type: Bool, Default: "false",
-		Doc: "Whether clients may take part in two-phase commits.", Needs: "transactions",
+		Doc: "Whether clients may take part in two-phase commits.", Needs: "two-phase commits",
 	},
 	{
 		Name: "transactional.id.expiration.ms", Type: Int, Default: aWeek, check: atLeast(1),
-		Doc: "How long an unused transactional id is remembered.", Needs: "transactions",
+		Doc: "How long an unused transactional id is remembered.",
 	},
 }

@@ -24,51 +24,51 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.cleaner.backoff.ms", Type: Long, Default: "15000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How long compaction waits when there is nothing to do.", Needs: "compaction",
+		Doc: "How long compaction waits when there is nothing to do.",
 	},
 	{
-		Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", Scope: ClusterWide,
-		Doc: "How much memory compaction uses for keys.", Needs: "compaction",
+		Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", Scope: ClusterWide, check: atLeast(aMebi),
+		Doc: "How much memory compaction uses at most for the keys of a round, 24 bytes for each key. It is taken as it is needed, and never more than a 32nd of the memory that the process may use; with more keys a log takes several rounds.",
 	},
 	{
 		Name: "log.cleaner.delete.retention.ms", Type: Long, Default: aDay, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How long the marker of a deleted key stays readable, for topics that do not set their own.", Needs: "compaction",
+		Doc: "How long the marker of a deleted key stays readable, for topics that do not set their own.",
 	},
 	{
 		Name: "log.cleaner.enable", Type: Bool, Default: "true",
-		Doc: "Whether compaction runs at all.", Needs: "compaction",
+		Doc: "Whether compaction runs at all. Without it compacted topics, and the topics of groups' offsets and of transactions, grow for ever.",
 	},
 	{
 		Name: "log.cleaner.io.buffer.load.factor", Type: Double, Default: "0.9", Scope: ClusterWide, check: ratio,
-		Doc: "How full compaction's memory for keys may get.", Needs: "compaction",
+		Needless: true, Doc: "Has no effect here: the memory for keys grows by itself, and log.cleaner.dedupe.buffer.size bounds it.",
 	},
 	{
 		Name: "log.cleaner.io.buffer.size", Type: Int, Default: "524288", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How much memory compaction uses for reading and writing.", Needs: "compaction",
+		Needless: true, Doc: "Has no effect here: compaction reads and writes with a buffer of 1 MiB each, and the memory for larger batches is that of all work on requests.",
 	},
 	{
 		Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", Scope: ClusterWide, check: positive,
-		Doc: "How many bytes a second compaction reads and writes at most.", Needs: "compaction",
+		Doc: "How many bytes a second compaction reads and writes at most. It also rests by itself while records are appended.",
 	},
 	{
 		Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
-		Doc: "The longest time that a record stays uncompacted, for topics that do not set their own.", Needs: "compaction",
+		Doc: "The longest time that a record stays uncompacted, for topics that do not set their own.",
 	},
 	{
 		Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", Scope: ClusterWide, check: ratio,
-		Doc: "The fraction of a log that must be uncompacted before it is compacted, for topics that do not set their own.", Needs: "compaction",
+		Doc: "The fraction of a log that must be uncompacted before it is compacted, for topics that do not set their own.",
 	},
 	{
 		Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time that a record stays uncompacted, for topics that do not set their own.", Needs: "compaction",
+		Doc: "The shortest time that a record stays uncompacted, for topics that do not set their own.",
 	},
 	{
 		Name: "log.cleaner.threads", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many logs are compacted at a time.", Needs: "compaction",
+		Needless: true, Doc: "Has no effect here: logs are compacted one at a time, the dirtiest one first, so that clients keep the other processors.",
 	},
 	{
-		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"), needsOf: needsCompaction,
-		Doc: "Which old records are removed from topics that do not set their own policy: delete, compact, both, or an empty list to keep everything. Compaction is not served yet: compact alone keeps everything, and refuses records without a key.",
+		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"),
+		Doc: "Which old records are removed from topics that do not set their own policy: delete, compact, both, or an empty list to keep everything. Topics with compact refuse records without a key.",
 	},
 	{
 		Name: "log.dir", Type: List, Default: "./leat-data",

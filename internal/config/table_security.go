@@ -3,28 +3,28 @@ package config
 // securityConfigs concern authentication, authorisation and encryption.
 var securityConfigs = []Def{
 	{
-		Name: "allow.everyone.if.no.acl.found", Type: Bool, Default: "false", harmless: "true",
-		Doc: "Whether every user may use a resource without ACLs.", Needs: "ACLs",
+		Name: "allow.everyone.if.no.acl.found", Type: Bool, Default: "false",
+		Doc: "Whether every user may use a resource without ACLs.",
 	},
 	{
-		Name: "authorizer.class.name", Type: String,
-		Needs: "ACLs", Doc: "The class that decides who may do what; the authorizer will be built in.",
+		Name: "authorizer.class.name", Type: String, check: oneOf("", StandardAuthorizer),
+		Doc: "Whether ACLs decide who may do what: " + StandardAuthorizer + ", whose rules are built in, or empty, with which every client may do everything. It needs super.users.",
 	},
 	{
 		Name: "delegation.token.expiry.check.interval.ms", Type: Long, Default: "3600000", check: atLeast(1),
-		Doc: "How often the node looks for expired delegation tokens.", Needs: "delegation tokens",
+		Doc: "How often the active controller removes delegation tokens that have ended.",
 	},
 	{
 		Name: "delegation.token.expiry.time.ms", Type: Long, Default: aDay, check: atLeast(1),
-		Doc: "How long a delegation token is valid before it must be renewed.", Needs: "delegation tokens",
+		Doc: "How long a delegation token is valid before it must be renewed.",
 	},
 	{
 		Name: "delegation.token.max.lifetime.ms", Type: Long, Default: aWeek, check: atLeast(1),
-		Doc: "How long a delegation token can be renewed.", Needs: "delegation tokens",
+		Doc: "How long a delegation token can be renewed.",
 	},
 	{
 		Name: "delegation.token.secret.key", Type: Password, Null: true,
-		Doc: "The secret that signs delegation tokens.", Needs: "delegation tokens",
+		Doc: "The secret that signs delegation tokens; without one there are none. All nodes must have the same, long and random: who knows it can log in with every token. Keep it in a file that only the node can read, or in the environment. Another secret ends all tokens.",
 	},
 	{
 		Name: "principal.builder.class", Type: Class, Default: "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder", Scope: PerBroker,
@@ -35,12 +35,12 @@ var securityConfigs = []Def{
 		Needs: "authentication", Doc: "Callback handlers are Java classes.",
 	},
 	{
-		Name: "sasl.enabled.mechanisms", Type: List, Default: "GSSAPI", Scope: PerBroker,
-		Doc: "The SASL mechanisms that clients may use.", Needs: "authentication",
+		Name: "sasl.enabled.mechanisms", Type: List, Default: "GSSAPI", Scope: PerBroker, check: mechanismList,
+		Doc: "The SASL mechanisms that clients of a listener may use: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER. Without a value they are SCRAM-SHA-256 and SCRAM-SHA-512, since GSSAPI needs Kerberos, which is not served.",
 	},
 	{
 		Name: "sasl.jaas.config", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The login settings of a listener, in JAAS form.", Needs: "authentication",
+		Doc: "The login module of a mechanism of a listener, in JAAS form: listener.name.NAME.plain.sasl.jaas.config has the users of PLAIN, as user_NAME=\"PASSWORD\"; without it they are the users of the cluster. Keep it in a file that only the node can read.",
 	},
 	{
 		Name: "sasl.kerberos.kinit.cmd", Type: String, Default: "/usr/bin/kinit", Scope: PerBroker,
@@ -167,32 +167,32 @@ var securityConfigs = []Def{
 		Doc: "The client secret for the credentials grant of OAuth.", Needs: "authentication",
 	},
 	{
-		Name: "sasl.oauthbearer.clock.skew.seconds", Type: Int, Default: "30",
-		Doc: "How far clocks may differ when tokens of OAuth are checked.", Needs: "authentication",
+		Name: "sasl.oauthbearer.clock.skew.seconds", Type: Int, Default: "30", check: between(0, 3600),
+		Doc: "How far clocks may differ when tokens of OAuth are checked.",
 	},
 	{
 		Name: "sasl.oauthbearer.expected.audience", Type: List,
-		Doc: "The audiences that tokens of OAuth must name.", Needs: "authentication",
+		Doc: "The audiences, one of which tokens of OAuth must name. OAUTHBEARER needs it.",
 	},
 	{
 		Name: "sasl.oauthbearer.expected.issuer", Type: String, Null: true,
-		Doc: "The issuer that tokens of OAuth must name.", Needs: "authentication",
+		Doc: "The issuer that tokens of OAuth must name. OAUTHBEARER needs it.",
 	},
 	{
-		Name: "sasl.oauthbearer.jwks.endpoint.refresh.ms", Type: Long, Default: "3600000",
-		Doc: "How often the keys of the OAuth provider are read again.", Needs: "authentication",
+		Name: "sasl.oauthbearer.jwks.endpoint.refresh.ms", Type: Long, Default: "3600000", check: atLeast(100),
+		Doc: "How often the keys of the OAuth provider are read again.",
 	},
 	{
-		Name: "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", Type: Long, Default: "10000",
-		Doc: "The longest wait between two tries to read the OAuth provider's keys.", Needs: "authentication",
+		Name: "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", Type: Long, Default: "10000", check: atLeast(100),
+		Doc: "The longest wait between two tries to read the OAuth provider's keys.",
 	},
 	{
-		Name: "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", Type: Long, Default: "100",
-		Doc: "The first wait between two tries to read the OAuth provider's keys.", Needs: "authentication",
+		Name: "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", Type: Long, Default: "100", check: atLeast(100),
+		Doc: "The first wait between two tries to read the OAuth provider's keys.",
 	},
 	{
 		Name: "sasl.oauthbearer.jwks.endpoint.url", Type: String, Null: true,
-		Doc: "The URL of the keys of the OAuth provider.", Needs: "authentication",
+		Doc: "The URL of the keys of the OAuth provider: https:// or file:/.",
 	},
 	{
 		Name: "sasl.oauthbearer.jwt.retriever.class", Type: Class, Default: "org.apache.kafka.common.security.oauthbearer.DefaultJwtRetriever",
@@ -208,11 +208,11 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.oauthbearer.scope.claim.name", Type: String, Default: "scope",
-		Doc: "The claim that holds the scope in tokens of OAuth.", Needs: "authentication",
+		Doc: "The claim that holds the scope in tokens of OAuth.",
 	},
 	{
 		Name: "sasl.oauthbearer.sub.claim.name", Type: String, Default: "sub",
-		Doc: "The claim that holds the user in tokens of OAuth.", Needs: "authentication",
+		Doc: "The claim that holds the user in tokens of OAuth.",
 	},
 	{
 		Name: "sasl.oauthbearer.token.endpoint.url", Type: String, Null: true,
@@ -223,111 +223,111 @@ var securityConfigs = []Def{
 		Needs: "authentication", Doc: "Callback handlers are Java classes.",
 	},
 	{
-		Name: "sasl.server.max.receive.size", Type: Int, Default: "524288",
-		Doc: "The largest message that is accepted while a client authenticates.", Needs: "authentication",
+		Name: "sasl.server.max.receive.size", Type: Int, Default: "524288", check: between(1024, 10<<20),
+		Doc: "The largest message that is accepted while a client authenticates.",
 	},
 	{
 		Name: "security.inter.broker.protocol", Type: String, Default: "PLAINTEXT", check: oneOf("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
-		Doc: "The security protocol between nodes.", Needs: "TLS",
+		Doc: "The security protocol between nodes: they talk to each other by the listener that has the name of the protocol.",
 	},
 	{
 		Name: "security.providers", Type: String, Null: true,
-		Needs: "TLS", Doc: "Security providers are Java classes.",
+		Needless: true, Doc: "Has no effect here: security providers are Java classes.",
 	},
 	{
 		Name: "ssl.allow.dn.changes", Type: Bool, Default: "false",
-		Doc: "Whether a new certificate may have another distinguished name.", Needs: "TLS",
+		Needless: true, Doc: "Has no effect here: new certificates may have another distinguished name, and the log shows it.",
 	},
 	{
 		Name: "ssl.allow.san.changes", Type: Bool, Default: "false",
-		Doc: "Whether a new certificate may have other alternative names.", Needs: "TLS",
+		Needless: true, Doc: "Has no effect here: new certificates may have other names, and the log warns of those that do not have the name that clients are told.",
 	},
 	{
 		Name: "ssl.cipher.suites", Type: List, Scope: PerBroker,
-		Doc: "The cipher suites that may be used, all by default.", Needs: "TLS",
+		Doc: "The cipher suites that may be used, by their standard names; all that are safe by default. Those of TLS 1.3 are served together: name all of them, or none, which leaves TLS 1.3 out.",
 	},
 	{
 		Name: "ssl.client.auth", Type: String, Default: "none", Scope: PerBroker, check: oneOf("required", "requested", "none"),
-		Doc: "Whether clients are asked for a certificate: required, requested or none.", Needs: "TLS",
+		Doc: "Whether clients are asked for a certificate: required, requested (a client may have none, but no bad one) or none. For a listener with SASL_SSL it counts only with the prefix of that listener.",
 	},
 	{
-		Name: "ssl.enabled.protocols", Type: List, Default: "TLSv1.2,TLSv1.3", Scope: PerBroker,
-		Doc: "The versions of TLS that may be used.", Needs: "TLS",
+		Name: "ssl.enabled.protocols", Type: List, Default: "TLSv1.2,TLSv1.3", Scope: PerBroker, check: tlsProtocols,
+		Doc: "The versions of TLS that may be used, TLSv1.2 and TLSv1.3.",
 	},
 	{
-		Name: "ssl.endpoint.identification.algorithm", Type: String, Default: "https", Scope: PerBroker,
-		Doc: "How the name of a peer is checked against its certificate.", Needs: "TLS",
+		Name: "ssl.endpoint.identification.algorithm", Type: String, Default: "https", Scope: PerBroker, check: oneOf("https", "HTTPS", ""),
+		Doc: "Whether a node that connects to another one checks that its certificate has the name or address by which it was reached: https, or empty for no.",
 	},
 	{
 		Name: "ssl.engine.factory.class", Type: Class, Null: true, Scope: PerBroker,
-		Needs: "TLS", Doc: "TLS engines are Java classes.",
+		Needless: true, Doc: "Has no effect here: TLS engines are Java classes.",
 	},
 	{
 		Name: "ssl.key.password", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The password of the private key.", Needs: "TLS",
+		Doc: "The password of the private key.",
 	},
 	{
 		Name: "ssl.keymanager.algorithm", Type: String, Default: "SunX509", Scope: PerBroker,
-		Needs: "TLS", Doc: "Key managers belong to Java.",
+		Needless: true, Doc: "Has no effect here: key managers belong to Java.",
 	},
 	{
 		Name: "ssl.keystore.certificate.chain", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The certificate chain itself, as PEM.", Needs: "TLS",
+		Doc: "The certificate of the key and those of its issuers themselves, as PEM, with ssl.keystore.type=PEM.",
 	},
 	{
 		Name: "ssl.keystore.key", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The private key itself, as PEM.", Needs: "TLS",
+		Doc: "The private key itself, as PEM, with ssl.keystore.type=PEM.",
 	},
 	{
 		Name: "ssl.keystore.location", Type: String, Null: true, Scope: PerBroker,
-		Doc: "The file with the key and its certificates.", Needs: "TLS",
+		Doc: "The file with the key and its certificates. It is read again when it has changed.",
 	},
 	{
 		Name: "ssl.keystore.password", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The password of the file with the key.", Needs: "TLS",
+		Doc: "The password of the file with the key, if it is PKCS12.",
 	},
 	{
-		Name: "ssl.keystore.type", Type: String, Default: "JKS", Scope: PerBroker,
-		Doc: "The form of the file with the key.", Needs: "TLS",
+		Name: "ssl.keystore.type", Type: String, Default: "JKS", Scope: PerBroker, check: storeType,
+		Doc: "The form of the file with the key: PEM or PKCS12. With JKS, the default, the file must be PKCS12, as Java allows; the older form of Java is not served.",
 	},
 	{
 		Name: "ssl.principal.mapping.rules", Type: String, Default: "DEFAULT",
-		Doc: "How names in certificates become user names.", Needs: "TLS",
+		Doc: "How the names in certificates become those of users: RULE:pattern/replacement/, with L or U behind it for small letters or capitals, or DEFAULT, which takes the whole name; the first of several rules that fits counts. If none fits, the connection is closed.",
 	},
 	{
 		Name: "ssl.protocol", Type: String, Default: "TLSv1.3", Scope: PerBroker,
-		Doc: "The version of TLS that is preferred.", Needs: "TLS",
+		Needless: true, Doc: "Has no effect here: the newest version of ssl.enabled.protocols is used that both ends know.",
 	},
 	{
 		Name: "ssl.provider", Type: String, Null: true, Scope: PerBroker,
-		Needs: "TLS", Doc: "TLS providers belong to Java.",
+		Needless: true, Doc: "Has no effect here: TLS providers belong to Java.",
 	},
 	{
 		Name: "ssl.secure.random.implementation", Type: String, Null: true, Scope: PerBroker,
-		Needs: "TLS", Doc: "The operating system gives random numbers.",
+		Needless: true, Doc: "Has no effect here: the operating system gives random numbers.",
 	},
 	{
 		Name: "ssl.trustmanager.algorithm", Type: String, Default: "PKIX", Scope: PerBroker,
-		Needs: "TLS", Doc: "Trust managers belong to Java.",
+		Needless: true, Doc: "Has no effect here: trust managers belong to Java.",
 	},
 	{
 		Name: "ssl.truststore.certificates", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The trusted certificates themselves, as PEM.", Needs: "TLS",
+		Doc: "The trusted certificates themselves, as PEM, with ssl.truststore.type=PEM.",
 	},
 	{
 		Name: "ssl.truststore.location", Type: String, Null: true, Scope: PerBroker,
-		Doc: "The file with the trusted certificates.", Needs: "TLS",
+		Doc: "The file with the trusted certificates, of those who sign the certificates of clients and of other nodes. It is read again when it has changed.",
 	},
 	{
 		Name: "ssl.truststore.password", Type: Password, Null: true, Scope: PerBroker,
-		Doc: "The password of the file with the trusted certificates.", Needs: "TLS",
+		Doc: "The password of the file with the trusted certificates, if it is PKCS12.",
 	},
 	{
-		Name: "ssl.truststore.type", Type: String, Default: "JKS", Scope: PerBroker,
-		Doc: "The form of the file with the trusted certificates.", Needs: "TLS",
+		Name: "ssl.truststore.type", Type: String, Default: "JKS", Scope: PerBroker, check: storeType,
+		Doc: "The form of the file with the trusted certificates: PEM or PKCS12, as ssl.keystore.type.",
 	},
 	{
-		Name: "super.users", Type: String,
-		Doc: "The users that may do everything, as type:name pairs separated by semicolons.", Needs: "ACLs",
+		Name: "super.users", Type: String, check: principalList,
+		Doc: "The users that may do everything, as type:name pairs separated by semicolons.",
 	},
 }

@@ -47,8 +47,8 @@ func flushTime() []synonym {
 // topicConfigs are the configs of topics.
 var topicConfigs = []Def{
 	{
-		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"), needsOf: needsCompaction,
-		Doc: "Which old records are removed: delete drops them by retention time and size, compact keeps the last record of each key, both can be combined, and an empty list keeps everything. Compaction is not served yet: a topic with compact alone keeps everything, and refuses records without a key.",
+		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"),
+		Doc: "Which old records are removed: delete drops them by retention time and size, compact keeps the last record of each key, both can be combined, and an empty list keeps everything. A topic with compact refuses records without a key, and loses those that it has.",
 	},
 	{
 		Name: "compression.type", Type: String, Default: "producer", check: oneOf(codecs...), synonyms: from("compression.type"),
@@ -68,7 +68,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "delete.retention.ms", Type: Long, Default: aDay, check: atLeast(0), synonyms: from("log.cleaner.delete.retention.ms"),
-		Doc: "How long the marker of a deleted key stays readable in a compacted topic.", Needs: "compaction",
+		Doc: "How long the marker of a deleted key stays readable in a compacted topic.",
 	},
 	{
 		Name: "errors.deadletterqueue.group.enable", Type: Bool, Default: "false",
@@ -108,7 +108,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "max.compaction.lag.ms", Type: Long, Default: noLimit, check: atLeast(1), synonyms: from("log.cleaner.max.compaction.lag.ms"),
-		Doc: "The longest time that a record stays uncompacted.", Needs: "compaction",
+		Doc: "The longest time that a record stays uncompacted.",
 	},
 	{
 		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", check: atLeast(1), synonyms: from("max.decompressed.message.bytes"),
@@ -132,11 +132,11 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "min.cleanable.dirty.ratio", Type: Double, Default: "0.5", check: ratio, synonyms: from("log.cleaner.min.cleanable.ratio"),
-		Doc: "The fraction of a log that must be uncompacted before it is compacted again.", Needs: "compaction",
+		Doc: "The fraction of a log that must be uncompacted before it is compacted again.",
 	},
 	{
 		Name: "min.compaction.lag.ms", Type: Long, Default: "0", check: atLeast(0), synonyms: from("log.cleaner.min.compaction.lag.ms"),
-		Doc: "The shortest time that a record stays uncompacted.", Needs: "compaction",
+		Doc: "The shortest time that a record stays uncompacted.",
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),

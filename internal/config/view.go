@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Synonym is one place that has a value for a config.
@@ -68,6 +69,9 @@ func (v View) lookUp(src Source, name string) (value string, ok bool) {
 		value, ok = v.Static.values[name]
 	default:
 		d := brokerTable.byName[name]
+		if d == nil { // it is set for one listener
+			return "", false
+		}
 		value, ok = d.Default, !d.Null
 		if fit, follows := v.clusterDefault(name); follows {
 			value = fit
@@ -117,6 +121,24 @@ func (v View) BrokerEntries() []Entry {
 		}
 		list = append(list, newEntry(d, found))
 	}
+	return append(list, v.listenerEntries()...)
+}
+
+// listenerEntries are the configs that are set for single listeners, by name.
+func (v View) listenerEntries() (list []Entry) {
+	names := map[string]bool{}
+	for _, set := range []map[string]string{v.Own, v.All, v.Static.values} {
+		for name := range set {
+			if strings.HasPrefix(name, listenerPrefix) {
+				names[name] = true
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if d := findForListener(name); d != nil {
+			list = append(list, newEntry(d, v.findValues([]synonym{{name: name}})))
+		}
+	}
 	return list
 }
 
@@ -124,7 +146,7 @@ func (v View) BrokerEntries() []Entry {
 func (v View) DefaultBrokerEntries() []Entry {
 	list := make([]Entry, 0, len(v.All))
 	for _, k := range slices.Sorted(maps.Keys(v.All)) {
-		if d := brokerTable.byName[k]; d != nil {
+		if d := Find(Broker, k); d != nil {
 			list = append(list, newEntry(d, []Synonym{{k, v.All[k], DefaultBrokerSource}}))
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 // Bootstrap records the cluster's id, unless the cluster has one. The cluster's tag
 // (see meta.ProducerID) is drawn here and never changes. A new cluster has the latest level
-// of the metadata: no older version has to read it.
+// of the metadata, and clients' newer flow of transactions: no older version has to read it.
 func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 	return c.runCommand(ctx, ofCluster, func(m *meta.Image) []byte {
 		if m.ClusterID != "" {
@@ -18,6 +18,7 @@ func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 		_, tag := meta.NewClusterID()
 		b := meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
 		b = meta.Append(b, meta.LevelSet{Level: meta.LatestLevel})
+		b = meta.Append(b, meta.FeatureSet{Name: meta.TransactionFeature, Level: meta.TransactionLevels().Max})
 		return appendConfigs(b, config.Resource{Type: config.Broker}, nil, c.cfg.Static.ForNewCluster())
 	})
 }

@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -71,7 +73,7 @@ func TestManyPartitionsChangeInParts(t *testing.T) {
 func TestOnlyTheActiveControllerJudges(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	g := Registration{Broker: meta.Broker{ID: 1, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
+	g := Registration{Broker: meta.Broker{ID: 1, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
 	epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
@@ -91,6 +93,31 @@ func TestOnlyTheActiveControllerJudges(t *testing.T) {
 	}
 }
 
+// TestHeartbeatNeedsTheVoters proves that a controller answers a heartbeat only after most voters have confirmed that it leads,
+// since it may have stood still while another one was active.
+func TestHeartbeatNeedsTheVoters(t *testing.T) {
+	c := newCluster(t, nil)
+	var alone error
+	asked := 0
+	ctl := New(Config{Image: c.Image, Leading: c.leading, Propose: c.propose, Static: c.static, Applied: c.applied, ConfirmLeading: func(context.Context) error {
+		asked++
+		return alone
+	}})
+	g := Registration{Broker: meta.Broker{ID: 1, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
+	epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
+	if err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	beat := Beat{Registered: Registered{1, epoch}, Caught: true}
+	if a, refused, err := ctl.Heartbeat(t.Context(), 0, &beat); err != nil || refused != nil || a.Fenced || asked != 1 {
+		t.Errorf("%+v, %v, %v, asked %d times", a, refused, err, asked)
+	}
+	alone = errors.New("nobody answers")
+	if a, refused, err := ctl.Heartbeat(t.Context(), 0, &beat); !errors.Is(err, alone) || refused != nil {
+		t.Errorf("%+v, %v, %v", a, refused, err)
+	}
+}
+
 // TestFirstLevelWritesNothingNew proves that a cluster whose level was not raised has no record
 // and no field that the first release could not read, whatever is asked of it.
 func TestFirstLevelWritesNothingNew(t *testing.T) {
@@ -98,7 +125,7 @@ func TestFirstLevelWritesNothingNew(t *testing.T) {
 	ctl := c.controller()
 	for _, process := range []byte{1, 2} {
 		g := Registration{Clean: true, Broker: meta.Broker{
-			Directory: meta.UUID{7}, Incarnation: meta.UUID{process}, RecordedEpoch: 9, Features: []meta.FeatureRange{meta.SupportedLevels()},
+			Directory: meta.UUID{7}, Incarnation: meta.UUID{process}, RecordedEpoch: 9, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
 		}}
 		ctl.ProcessEnded(0, 0)
 		epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
@@ -152,6 +179,38 @@ func BenchmarkFenceBroker(b *testing.B) {
 		}
 		if _, _, err := meta.Apply(r.Image, d.Records); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestLeavingBrokersAreElectedNowhere proves that a broker that began to leave between two parts of its unfencing gets no partition by the later ones.
+func TestLeavingBrokersAreElectedNowhere(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	join(t, ctl, 0)
+	made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false)
+	if err != nil || made[0].Err != nil {
+		t.Fatal(made, err)
+	}
+	epoch := c.Image().Brokers[0].Epoch
+	if refused, err := ctl.FenceBroker(t.Context(), 0, epoch); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	for state, want := range map[meta.BrokerState]bool{meta.BrokerFenced: true, meta.BrokerActive: true, meta.BrokerLeaving: false} {
+		m, _, err := meta.Apply(c.Image(), meta.Append(nil, meta.BrokerChanged{ID: 0, Epoch: epoch, State: state}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Rules{Image: m, Static: c.static}
+		d, refused := r.UnfenceBroker(0, epoch)
+		if refused != nil {
+			t.Fatal(refused)
+		}
+		if m, _, err = meta.Apply(m, d.Records); err != nil {
+			t.Fatal(err)
+		}
+		if leads := m.Topic("t").Partitions[0].Leader == 0; leads != want {
+			t.Errorf("in state %d: it leads: %v", state, leads)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func join(tb testing.TB, ctl *Controller, id int32) (epoch int64) {
 
 func tryToJoin(ctx context.Context, ctl *Controller, id int32) (epoch int64, err error) {
 	g := Registration{Broker: meta.Broker{
-		ID: id, Incarnation: meta.UUID{1, byte(id)}, Listeners: []meta.Listener{{Host: "h", Port: 9092}}, Features: []meta.FeatureRange{meta.SupportedLevels()},
+		ID: id, Incarnation: meta.UUID{1, byte(id)}, Listeners: []meta.Listener{{Host: "h", Port: 9092}}, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
 	}}
 	epoch, refused, err := ctl.RegisterBroker(ctx, 0, &g)
 	if err == nil && refused == nil {
@@ -82,8 +82,10 @@ func (s *script) runCluster(out *strings.Builder, f []string) {
 		e, err := s.ctl.UnregisterBroker(ctx, number(s.t, words[1]))
 		fmt.Fprintln(out, outcome(e), err)
 	case "move":
-		left, err := s.ctl.MoveReplicas(ctx, number(s.t, words[1]), ReplicaMoves{Most: 10})
-		fmt.Fprintln(out, left, "left", err)
+		_, err := s.ctl.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
+			return r.MoveReplicas(number(s.t, words[1]), ReplicaMoves{Most: 10}), nil
+		})
+		fmt.Fprintln(out, err)
 	case "maintain":
 		most := number(s.t, options["moves"])
 		fmt.Fprintln(out, s.ctl.Maintain(ctx, s.now, Upkeep{Elections: int(number(s.t, options["elections"])), Moves: int(most)}))
@@ -101,13 +103,16 @@ func (s *script) runCluster(out *strings.Builder, f []string) {
 	}
 }
 
-// register takes a node, dir=x, process=x, prev=epoch, rack=x, cluster=x, levels=min-max, unsynced=topic, clean.
+// register takes a node, dir=x, process=x, prev=epoch, gen=generation, rack=x, cluster=x, levels=min-max, unsynced=topic, clean.
 func (s *script) register(out *strings.Builder, id int32, o map[string]string, clean bool) {
-	g := Registration{ClusterID: o["cluster"], Clean: clean, Broker: meta.Broker{ID: id, Rack: o["rack"], Features: []meta.FeatureRange{meta.SupportedLevels()}}}
+	g := Registration{ClusterID: o["cluster"], Clean: clean, Broker: meta.Broker{ID: id, Rack: o["rack"], Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
 	copy(g.Broker.Directory[:], o["dir"])
 	copy(g.Broker.Incarnation[:], fmt.Sprint(id, o["process"]))
 	if p, ok := o["prev"]; ok {
 		g.PreviousEpoch = int64(number(s.t, p))
+	}
+	if n, ok := o["gen"]; ok {
+		g.Generation = int64(number(s.t, n))
 	}
 	if l, ok := o["levels"]; ok {
 		lo, hi, _ := strings.Cut(l, "-")
@@ -120,7 +125,7 @@ func (s *script) register(out *strings.Builder, id int32, o map[string]string, c
 	fmt.Fprintln(out, "epoch", epoch, outcome(e), err)
 }
 
-// beat takes a node, epoch=n, applied=n, and early, fence, stop, full.
+// beat takes a node, epoch=n, applied=n, gen=generation, and early, fence, stop, full.
 func (s *script) beat(out *strings.Builder, id int32, o map[string]string, words []string) {
 	b := Beat{
 		Registered: Registered{ID: id}, Applied: s.c.applied(), Caught: !slices.Contains(words, "early"),
@@ -134,6 +139,9 @@ func (s *script) beat(out *strings.Builder, id int32, o map[string]string, words
 	}
 	if a, ok := o["applied"]; ok {
 		b.Applied = uint64(number(s.t, a))
+	}
+	if n, ok := o["gen"]; ok {
+		b.Generation = int64(number(s.t, n))
 	}
 	a, e, err := s.ctl.Heartbeat(s.t.Context(), s.now, &b)
 	fmt.Fprintf(out, "fenced %v, leaving %v, may stop %v, %s %v\n", a.Fenced, a.Leaving, a.MayStop, outcome(e), err)
@@ -256,7 +264,11 @@ func (s *script) nodes(out *strings.Builder) {
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		b := m.Brokers[id]
 		state := [...]string{"fenced", "active", "leaving"}[b.State]
-		fmt.Fprintf(out, "%d: %s in epoch %d, recorded %d, directory %q\n", id, state, b.Epoch, b.RecordedEpoch, strings.TrimRight(string(b.Directory[:]), "\x00"))
+		fmt.Fprintf(out, "%d: %s in epoch %d, recorded %d, directory %q", id, state, b.Epoch, b.RecordedEpoch, strings.TrimRight(string(b.Directory[:]), "\x00"))
+		if b.Generation > 0 {
+			fmt.Fprintf(out, ", generation %d", b.Generation)
+		}
+		fmt.Fprintln(out)
 	}
 }
 

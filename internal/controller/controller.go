@@ -66,6 +66,22 @@ const (
 	EligibleLeadersNotAvailable
 	NoReassignment
 	UnknownToken
+	DuplicateResource
+	UnacceptableCredential
+	UnsupportedMechanism
+	UnknownCredential
+	TopicDenied // the client may not do that; the broker finds out
+	GroupDenied
+	ClusterDenied
+	ThrottlingQuotaExceeded // the client has changed more partitions than its quota allows
+	DelegationTokensOff
+	DelegationTokenDenied // the client may not have a token of another owner; the broker finds out
+	DelegationTokenNotAllowed
+	UnknownDelegationToken
+	EndedDelegationToken
+	DelegationTokenOfOther // who asks is neither its owner nor one of its renewers
+	InvalidPrincipalType
+	UnknownLink
 )
 
 // Error is a refusal. Its message goes to the client unchanged. If it is empty, the
@@ -108,6 +124,11 @@ type Config struct {
 	// Applied is the index of the metadata log that Image shows, or a lower one. It may be nil
 	// for a cluster of one node.
 	Applied func() uint64
+	// ConfirmLeading returns nil once most voters have confirmed, since the call, that this node leads. It may be nil for a
+	// cluster of one node.
+	ConfirmLeading func(ctx context.Context) error
+	// CanAdminister tells whether somebody could log in who may do everything, if an image were the newest. It may be nil: then that is not asked.
+	CanAdminister func(m *meta.Image) bool
 	// NewID draws the ids of topics. It is nil for random ones; a simulation draws them from its
 	// seed.
 	NewID func() meta.UUID

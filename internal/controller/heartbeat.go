@@ -95,6 +95,9 @@ type Beat struct {
 	WantsFence bool   // it does not want to serve yet
 	WantsStop  bool   // it wants to shut down
 	NoRoom     bool   // its disk has too little room for replicas that nobody has asked for
+	// Generation is a number that the node's data directory has noted durably, and raises from time to time while records are
+	// written to it; 0: none. The metadata keep it, so that a copy of the directory that was made before is known by it.
+	Generation int64
 }
 
 // BeatAnswer is the answer to a heartbeat.
@@ -107,16 +110,27 @@ type BeatAnswer struct {
 	Applied uint64
 	// Clock is the time at which this was answered by the clock of the controller's node, in ms since 1970. 0: it does not tell.
 	Clock int64
+	// Unreached says why the node stays fenced, if the controller's node does not reach it.
+	Unreached string
 }
 
 // Heartbeat takes a node's heartbeat: it keeps its session, ends its fencing once it has
 // applied its registration, and moves its leaders away before it shuts down.
+//
+// It answers once it is sure that no other controller was active when the heartbeat came. One that has stood still, as
+// its own node may have, would keep sessions of nodes from which another one has taken what they lead.
 func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
 	answer, refused, err = c.takeBeat(ctx, now, beat)
-	if c.cfg.Applied != nil && err == nil && refused == nil {
+	if c.cfg.ConfirmLeading != nil && err == nil && refused == nil {
+		err = c.cfg.ConfirmLeading(ctx)
+	}
+	if err != nil || refused != nil {
+		return answer, refused, err
+	}
+	if c.cfg.Applied != nil {
 		answer.Applied = c.cfg.Applied()
 	}
-	return answer, refused, err
+	return answer, nil, nil
 }
 
 func (c *Controller) takeBeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
@@ -194,10 +208,21 @@ func (r *Rules) Heartbeat(beat *Beat) (Part, *Error) {
 		case beat.WantsStop:
 			return r.RetireBroker(beat.ID, beat.Epoch)
 		}
+		return keepGeneration(r, beat), nil
 	case meta.BrokerLeaving:
 		return r.RetireBroker(beat.ID, beat.Epoch)
 	}
 	return Part{}, nil
+}
+
+// keepGeneration has the metadata keep the generation of a node's directory, if it was raised.
+func keepGeneration(r *Rules, beat *Beat) (d Part) {
+	if r.Image.Level() < meta.LevelGeneration || beat.Generation <= r.Image.Brokers[beat.ID].Generation {
+		return Part{}
+	}
+	d = r.newPart()
+	d.addRecord(meta.DirectoryWritten{ID: beat.ID, Epoch: beat.Epoch, Generation: beat.Generation})
+	return d
 }
 
 // FenceBroker ends a broker's part in all partitions.
@@ -276,25 +301,4 @@ func (c *Controller) Maintain(ctx context.Context, now time.Duration, u Upkeep) 
 		return err
 	}
 	return c.runCommand(ctx, ofCluster, func(m *meta.Image) []byte { return Admissions{m}.ForgetNodes(u.Clock) })
-}
-
-// MoveReplicas gives the replicas of a broker to others, as far as there are others and as many
-// at a time as are allowed. left is how many it still has that could not be moved yet.
-func (c *Controller) MoveReplicas(ctx context.Context, id int32, moves ReplicaMoves) (left int, err error) {
-	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
-		return r.MoveReplicas(id, moves), nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	for t := range c.cfg.Image().Topics() {
-		for i := range t.Partitions {
-			for _, r := range t.Partitions[i].Replicas {
-				if r == id {
-					left++
-				}
-			}
-		}
-	}
-	return left, nil
 }

@@ -11,13 +11,15 @@ import (
 )
 
 // Auto returns the request for a topic of which only the name is known: it has the
-// defaults or, if it is one of Kafka's internal topics, the partitions and configs that
+// defaults or, if it is an internal topic, the partitions and configs that
 // belong to it.
 func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 	t := NewTopic{Name: name, Partitions: -1, ReplicationFactor: -1}
 	set := func(key, value string) { t.Configs[key] = &value }
 	switch name {
 	case "__consumer_offsets", "__transaction_state", "__share_group_state":
+	case meta.AuditTopic:
+		return auditTopic(m, static)
 	default:
 		return t
 	}
@@ -48,6 +50,20 @@ func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 		set("min.insync.replicas", strconv.Itoa(state.MinISR))
 	}
 	return t
+}
+
+// auditRetention is how long events are kept, in ms: 90 days.
+const auditRetention = 90 * 24 * 60 * 60 * 1000
+
+// auditTopic is the request for the topic of the audit log. It has one partition, so that its events have an order, and as many replicas
+// as the groups' offsets.
+func auditTopic(m *meta.Image, static *config.Static) NewTopic {
+	s := meta.ServerSettings(m, static)
+	policy, retention, compression := "delete", strconv.Itoa(auditRetention), "producer"
+	return NewTopic{
+		Name: meta.AuditTopic, Partitions: 1, ReplicationFactor: s.Offsets.ReplicationFactor, Follows: !s.Offsets.FactorSet,
+		Configs: map[string]*string{"cleanup.policy": &policy, "retention.ms": &retention, "compression.type": &compression},
+	}
 }
 
 // EnsureTopics makes the topics that Auto describes, of those names that no topic has. refused says by

@@ -131,6 +131,8 @@ func (l *Liveness) WithoutRoom() map[int32]bool {
 type Position struct {
 	Applied uint64        // the index
 	Ago     time.Duration // how long ago it has told
+	// Unreached says why the node is kept fenced; "": it is not. The controller's node knows that, and Liveness does not.
+	Unreached string
 }
 
 // Positions are the positions of all nodes that were heard in this term.
@@ -138,7 +140,7 @@ func (l *Liveness) Positions(now time.Duration) map[int32]Position {
 	all := map[int32]Position{}
 	for id, s := range l.sessions {
 		if s.applied > 0 {
-			all[id] = Position{s.applied, now - s.heard}
+			all[id] = Position{Applied: s.applied, Ago: now - s.heard}
 		}
 	}
 	return all

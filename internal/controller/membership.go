@@ -10,11 +10,13 @@ import (
 // Registration is a node's request to be registered.
 type Registration struct {
 	ClusterID string      // that the node belongs to; "": it does not say
-	Broker    meta.Broker // without Epoch, State and RecordedEpoch
+	Broker    meta.Broker // without Epoch, State, RecordedEpoch and Generation
 
 	// PreviousEpoch is the epoch of a registration that the node's data directory has
 	// recorded last. A node records its epoch before it asks to serve. 0: none.
 	PreviousEpoch int64
+	// Generation is the number that the data directory has noted last; see Beat.Generation.
+	Generation int64
 	// Clean tells that the node's last run wrote all logs to disk before it ended.
 	Clean bool
 	// Unsynced are the topics of which acknowledged records may not have been on disk when
@@ -38,10 +40,13 @@ func (r *Rules) RegisterBroker(g *Registration, alive bool) (d Part, epoch int64
 	if r.Image.Level() < meta.LevelCluster {
 		b.Directory, b.RaftID = meta.UUID{}, 0
 	}
+	if b.Generation = 0; r.Image.Level() >= meta.LevelGeneration {
+		b.Generation = max(0, g.Generation)
+	}
 	d = r.newPart()
 	switch trusted := isTrusted(old, g); {
 	case old != nil && old.Incarnation == b.Incarnation:
-		b.State, b.Epoch, b.RecordedEpoch = old.State, old.Epoch, old.RecordedEpoch
+		b.State, b.Epoch, b.RecordedEpoch, b.Generation = old.State, old.Epoch, old.RecordedEpoch, old.Generation
 	default:
 		if trusted {
 			b.RecordedEpoch = old.RecordedEpoch
@@ -57,8 +62,9 @@ func (r *Rules) RegisterBroker(g *Registration, alive bool) (d Part, epoch int64
 // that has recorded an earlier epoch was restored from a copy. A registration of a level
 // that had no directories is believed: there was one node only.
 //
-// A copy that was made while the run of the last registration went on has recorded the same epoch, and whatever else a directory
-// notes at its start. So it is believed, and its leaders and fellow members find it out: see package progress.
+// A copy that was made while the run of the last registration went on has recorded the same epoch. It has a lower generation,
+// unless it was made since the directory has noted the last one that the metadata have. Such a copy is believed, and its
+// leaders and fellow members find it out: see package progress.
 func isTrusted(old *meta.Broker, g *Registration) bool {
 	if old == nil {
 		return false
@@ -66,7 +72,7 @@ func isTrusted(old *meta.Broker, g *Registration) bool {
 	if old.Directory == (meta.UUID{}) {
 		return true
 	}
-	return old.Directory == g.Broker.Directory && old.RecordedEpoch <= g.PreviousEpoch && g.PreviousEpoch <= old.Epoch
+	return old.Directory == g.Broker.Directory && old.RecordedEpoch <= g.PreviousEpoch && g.PreviousEpoch <= old.Epoch && old.Generation <= g.Generation
 }
 
 // endIncarnation ends the part of a node's earlier incarnation in all partitions but those that
@@ -188,17 +194,21 @@ func (r *Rules) FenceBroker(id int32, epoch int64) (d Part, err *Error) {
 	return d, nil
 }
 
-// UnfenceBroker makes a fenced broker active, and elects leaders where there were none.
+// UnfenceBroker makes a fenced broker active, and elects leaders where there were none. Of several parts, the later ones may come when the
+// broker is leaving already: then it is elected nowhere.
 func (r *Rules) UnfenceBroker(id int32, epoch int64) (d Part, err *Error) {
 	if err := r.checkEpoch(id, epoch); err != nil {
 		return Part{}, err
 	}
 	d = r.newPart()
-	if r.Image.Brokers[id].State == meta.BrokerFenced {
+	isFenced := r.Image.Brokers[id].State == meta.BrokerFenced
+	if isFenced {
 		d.addRecord(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerActive})
 	}
 	r.changeEach(&d, isLeaderless, func(c *change) bool {
-		c.included = id
+		if isFenced {
+			c.included = id
+		}
 		return true
 	})
 	return d, nil

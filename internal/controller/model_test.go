@@ -14,11 +14,13 @@ import (
 
 // TestModel runs random commands on random clusters: nodes crash, lose their disks and what
 // was in the page cache, come back, are fenced and removed; leaders propose in-sync sets,
-// some of them late; administrators reassign replicas, elect leaders and change configs; and
+// some of them late; administrators reassign replicas, elect leaders and change configs; topics
+// mirror those of another cluster, are cut, promoted and deleted; and
 // controllers fail between two parts of a command. After each entry of the metadata log it
-// checks the invariants of the image, that the entry is not too large, and that a leader
-// which is elected without permission to lose records has all committed ones. In the end,
-// when all nodes are back, each partition that still has a trusted replica, or one only, has a leader.
+// checks the invariants of the image, that the entry is not too large, that a leader
+// which is elected without permission to lose records has all committed ones, that a cut comes
+// with a raised leader epoch, and that nothing but what was asked for changes what a topic or a partition mirrors.
+// In the end, when all nodes are back, each partition that still has a trusted replica, or one only, has a leader.
 func TestModel(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range uint64(250) {
@@ -37,9 +39,10 @@ func TestModel(t *testing.T) {
 	for _, what := range []string{
 		"clean election", "election of an eligible replica", "election of the last leader", "election of the only replica", "only replica led on", "unclean election", "no leader",
 		"in-sync set grew", "in-sync set shrank", "proposal refused", "leader gives up", "late proposal accepted", "kept its place", "lost its place",
-		"directory replaced", "registration refused", "reassignment began", "reassignment ended", "reassignment cancelled",
+		"directory replaced", "copy of the same run", "registration refused", "reassignment began", "reassignment ended", "reassignment cancelled",
 		"following topic grew", "replica moved", "node stopped", "node removed", "parts", "controller failed between parts",
 		"eligible cleared by a config",
+		"mirrors: made", "mirrors: cut", "mirrors: epoch raised", "mirrors: promoted", "mirrors: refused", "mirrors: parts", "mirrors: late change", "mirrors: link removed", "mirrors: topic deleted",
 	} {
 		if seen[what] == 0 {
 			t.Errorf("it never happened: %s", what)
@@ -84,6 +87,8 @@ type modelNode struct {
 	epoch     int64 // of its registration
 	recorded  int64 // the epoch that its directory has recorded
 	served    int64 // the epoch in which it was active last
+	// generation is the one that its directory has noted, as the metadata know since its last heartbeat.
+	generation int64
 }
 
 type modelProposal struct {
@@ -101,8 +106,10 @@ type modelWorld struct {
 	nodes     []*modelNode
 	parts     map[partitionID]*modelPartition
 	proposals []modelProposal
-	next      int   // record or id
-	losing    int32 // the node that is just being registered or removed
+	mirrors   map[meta.UUID]*modelMirror // by the ids of their topics
+	late      []*LinksChange             // that were asked for, and have not come yet
+	next      int                        // record or id
+	losing    int32                      // the node that is just being registered or removed
 	seen      map[string]int
 	notes     []string
 }
@@ -115,10 +122,10 @@ func newModelWorld(t *testing.T, seed uint64, seen map[string]int) *modelWorld {
 	}
 	w := &modelWorld{
 		t: t, rng: rand.New(rand.NewPCG(seed, 13)), m: meta.Empty(), static: static,
-		parts: map[partitionID]*modelPartition{}, seen: seen,
+		parts: map[partitionID]*modelPartition{}, mirrors: map[meta.UUID]*modelMirror{}, seen: seen,
 	}
 	w.limit = 60 + w.rng.IntN(400)
-	w.apply("begin", meta.Append(nil, meta.LevelSet{Level: meta.LatestLevel}), nil)
+	w.apply("create", meta.Append(meta.Append(nil, meta.ClusterCreated{ID: "here", Tag: 1}), meta.LevelSet{Level: meta.LatestLevel}), nil)
 	for i := range 3 + w.rng.IntN(3) {
 		n := &modelNode{id: int32(i) + 1}
 		w.nodes = append(w.nodes, n)
@@ -174,7 +181,8 @@ func (w *modelWorld) apply(what string, records []byte, trusted map[partitionID]
 	if len(records) == 0 {
 		return
 	}
-	if w.limit > 0 && len(records) > w.limit && countRecords(records) > 1 && what != "create" && what != "config" {
+	isWhole := what == "create" || what == "config" || strings.HasPrefix(what, "mirrors") // it has several records that stay together
+	if w.limit > 0 && len(records) > w.limit && countRecords(records) > 1 && !isWhole {
 		w.fail("%s: %d bytes in a part of %d", what, len(records), w.limit)
 	}
 	next, delta, err := meta.Apply(w.m, records)
@@ -197,6 +205,7 @@ func (w *modelWorld) apply(what string, records []byte, trusted map[partitionID]
 			continue
 		}
 		for i := range c.New.Partitions {
+			w.checkCut(what, c, int32(i))
 			w.checkChange(what, prev, c, int32(i), trusted)
 		}
 	}
@@ -289,6 +298,7 @@ func (w *modelWorld) checkChange(what string, prev *meta.Image, c meta.TopicChan
 	missing := common(truth.committed, records) < len(truth.committed)
 	settings := meta.TopicSettings(prev, w.static, prev.TopicByID(c.New.ID))
 	switch {
+	case p.Leader == old.Leader && strings.HasPrefix(what, "mirrors"): // the epoch was raised
 	case p.Leader == old.Leader: // it is active again
 		w.seen["only replica led on"]++
 	case slices.Contains(old.ISR, p.Leader), slices.Contains(trusted[id], p.Leader):
@@ -364,7 +374,8 @@ func (w *modelWorld) serves(id int32) bool {
 
 func (w *modelWorld) step() {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(32) {
+	defer w.checkMirrors()
+	switch w.rng.IntN(40) {
 	case 0, 1, 2, 3:
 		w.write()
 	case 4, 5, 6, 7, 8:
@@ -404,6 +415,8 @@ func (w *modelWorld) step() {
 		}
 	case 31:
 		w.move(n)
+	default:
+		w.stepLinks()
 	}
 }
 
@@ -569,8 +582,8 @@ func (w *modelWorld) start(n *modelNode) {
 		return
 	}
 	n.process++
-	g := Registration{PreviousEpoch: n.recorded, Clean: n.clean, Broker: meta.Broker{
-		ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Rack: fmt.Sprint(n.id % 2), Features: []meta.FeatureRange{meta.SupportedLevels()},
+	g := Registration{PreviousEpoch: n.recorded, Generation: n.generation, Clean: n.clean, Broker: meta.Broker{
+		ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Rack: fmt.Sprint(n.id % 2), Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
 	}}
 	intact := false
 	switch {
@@ -578,12 +591,18 @@ func (w *modelWorld) start(n *modelNode) {
 		w.next++
 		n.directory = meta.UUID{1, byte(w.next), byte(w.next >> 8), byte(n.id)}
 		n.recorded, g.PreviousEpoch = 0, 0
+		n.generation, g.Generation = 0, 0
 		w.cutLogs(n, func(*modelLog) int { return 0 })
 		w.seen["directory replaced"]++
 	case w.chance(0.05) && n.recorded > 0:
 		n.recorded--
 		g.PreviousEpoch = n.recorded
 		w.cutLogs(n, func(l *modelLog) int { return w.rng.IntN(len(l.records) + 1) })
+	case w.chance(0.05) && w.knowsGeneration(n):
+		n.generation--
+		g.Generation, g.Clean = n.generation, w.chance(0.5)
+		w.cutLogs(n, func(l *modelLog) int { return w.rng.IntN(len(l.records) + 1) })
+		w.seen["copy of the same run"]++
 	case n.clean:
 		intact = true
 	default:
@@ -616,6 +635,12 @@ func (w *modelWorld) start(n *modelNode) {
 	}
 }
 
+// knowsGeneration tells whether the metadata have the generation of a node's directory, so that a copy from before is known by it.
+func (w *modelWorld) knowsGeneration(n *modelNode) bool {
+	b := w.m.Brokers[n.id]
+	return b != nil && b.Directory == n.directory && b.Generation > 0 && b.Generation == n.generation
+}
+
 func (w *modelWorld) register(n *modelNode, g *Registration) bool {
 	w.losing = n.id
 	defer func() { w.losing = noBroker }()
@@ -632,7 +657,7 @@ func (w *modelWorld) register(n *modelNode, g *Registration) bool {
 // placesKept counts the places that a node must keep: it comes back with its own disk, and has
 // lost nothing of these partitions.
 func (w *modelWorld) placesKept(n *modelNode, g *Registration, intact bool) int {
-	if b := w.m.Brokers[n.id]; !intact || b == nil || b.Directory != n.directory || n.recorded < n.served {
+	if b := w.m.Brokers[n.id]; !intact || b == nil || b.Directory != n.directory || n.recorded < n.served || n.generation < b.Generation {
 		return 0
 	}
 	count := 0
@@ -640,7 +665,8 @@ func (w *modelWorld) placesKept(n *modelNode, g *Registration, intact bool) int 
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
 			durable := w.isDurable(t) && !slices.Contains(g.Unsynced, t.ID)
-			if (durable || g.Clean) && (slices.Contains(p.ISR, n.id) || slices.Contains(p.Eligible, n.id)) {
+			stays := !slices.Contains(p.Removing, n.id) // else the registration may end the reassignment
+			if stays && (durable || g.Clean) && (slices.Contains(p.ISR, n.id) || slices.Contains(p.Eligible, n.id)) {
 				count++
 			}
 		}
@@ -686,51 +712,6 @@ func (w *modelWorld) cutLogs(n *modelNode, to func(*modelLog) int) {
 				if len(t.Partitions[i].Replicas) == 1 { // nobody else has them
 					truth.committed = truth.committed[:common(truth.committed, l.records)]
 				}
-			}
-		}
-	}
-}
-
-func (w *modelWorld) beat(n *modelNode) {
-	if !w.serves(n.id) {
-		return
-	}
-	n.recorded, n.served = n.epoch, n.epoch
-	w.run(fmt.Sprint("beat ", n.id), nil, func(r *Rules) (Part, *Error) {
-		return r.Heartbeat(&Beat{Registered: Registered{n.id, n.epoch}, Caught: true})
-	})
-}
-
-func (w *modelWorld) fence(n *modelNode) {
-	if b := w.m.Brokers[n.id]; b != nil && (!n.up || w.chance(0.2)) {
-		w.run(fmt.Sprint("fence ", n.id), nil, func(r *Rules) (Part, *Error) { return r.FenceBroker(n.id, b.Epoch) })
-	}
-}
-
-// stop shuts a node down in order.
-func (w *modelWorld) stop(n *modelNode) {
-	b := w.m.Brokers[n.id]
-	if !w.serves(n.id) || b.State == meta.BrokerFenced || w.chance(0.5) {
-		return
-	}
-	stopped := w.run(fmt.Sprint("stop ", n.id), nil, func(r *Rules) (Part, *Error) {
-		return r.Heartbeat(&Beat{Registered: Registered{n.id, n.epoch}, Caught: true, WantsStop: true})
-	})
-	for t := range w.m.Topics() {
-		for i := range t.Partitions {
-			p := &t.Partitions[i]
-			others := slices.ContainsFunc(p.ISR, func(id int32) bool { return id != n.id && w.rules().isActive(id) })
-			if stopped && p.Leader == n.id && others {
-				w.fail("%d is to stop and still leads %s-%d: %+v", n.id, t.Name, i, *p)
-			}
-		}
-	}
-	if stopped && w.run(fmt.Sprint("stopped ", n.id), nil, func(r *Rules) (Part, *Error) { return r.FenceBroker(n.id, n.epoch) }) {
-		w.seen["node stopped"]++
-		n.up, n.clean = false, true
-		for _, truth := range w.parts {
-			if l := truth.logs[n.id]; l != nil {
-				l.durable = len(l.records)
 			}
 		}
 	}
@@ -834,8 +815,10 @@ func (w *modelWorld) changeConfig() {
 	})
 }
 
-func (w *modelWorld) createTopic() {
-	topic := NewTopic{Name: fmt.Sprint("t", w.next), Partitions: int32(1 + w.rng.IntN(6)), ReplicationFactor: int16(w.rng.IntN(4)), Configs: map[string]*string{}}
+func (w *modelWorld) createTopic() { w.createTopicOf(fmt.Sprint("t", w.next)) }
+
+func (w *modelWorld) createTopicOf(name string) {
+	topic := NewTopic{Name: name, Partitions: int32(1 + w.rng.IntN(6)), ReplicationFactor: int16(w.rng.IntN(4)), Configs: map[string]*string{}}
 	if topic.ReplicationFactor == 0 {
 		topic.ReplicationFactor = -1
 	}
@@ -874,8 +857,8 @@ func (w *modelWorld) heal() {
 					}
 				}
 				n.process++
-				n.up = w.register(n, &Registration{PreviousEpoch: n.recorded, Clean: true, Broker: meta.Broker{
-					ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Directory: n.directory, Features: []meta.FeatureRange{meta.SupportedLevels()},
+				n.up = w.register(n, &Registration{PreviousEpoch: n.recorded, Generation: n.generation, Clean: true, Broker: meta.Broker{
+					ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Directory: n.directory, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()},
 				}})
 			}
 			w.beat(n)

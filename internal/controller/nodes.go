@@ -67,17 +67,21 @@ func (r Admissions) MakeToken(now time.Time, token *credential.Verifier) (record
 
 func compareTokens(a, b credential.TokenID) int { return slices.Compare(a[:], b[:]) }
 
-// RevokeToken has a token let no node in any more.
+// RevokeToken has a token let no node in any more, and takes back the admissions of nodes by it that have never registered: somebody who has stolen the
+// token may have had himself admitted, and be seen by nobody.
 func (c *Controller) RevokeToken(ctx context.Context, id credential.TokenID) (refused *Error, err error) {
 	err = c.runCommand(ctx, ofCluster, func(m *meta.Image) (records []byte) {
 		t := m.Tokens[id]
 		if refused = nil; t == nil {
 			refused = refuse(UnknownToken, "There is no join token %v.", id)
 		}
-		if t == nil || t.Revoked {
+		if t == nil {
 			return nil
 		}
-		return meta.Append(nil, meta.TokenRevoked{ID: id})
+		if !t.Revoked {
+			records = meta.Append(nil, meta.TokenRevoked{ID: id})
+		}
+		return append(records, Admissions{m}.forgetUnseen(func(n *meta.Node) bool { return n.Ends == max(1, t.Expires) })...)
 	})
 	if err != nil {
 		return nil, err
@@ -164,8 +168,13 @@ func (r Admissions) AdmitNode(now time.Time, a *Admission) (records []byte, id i
 // ForgetNodes takes back the admissions of nodes that have not registered until tokenKept after the end of their
 // token: they would be members whom nobody sees. Who joins after all needs another token.
 func (r Admissions) ForgetNodes(now time.Time) (records []byte) {
+	return r.forgetUnseen(func(n *meta.Node) bool { return now.Sub(time.UnixMilli(n.Ends)) > tokenKept })
+}
+
+// forgetUnseen takes back the admissions of some of the nodes that have never registered.
+func (r Admissions) forgetUnseen(isOne func(n *meta.Node) bool) (records []byte) {
 	for _, id := range slices.Sorted(maps.Keys(r.Image.Nodes)) {
-		if n := r.Image.Nodes[id]; !n.Removed && n.Ends != 0 && now.Sub(time.UnixMilli(n.Ends)) > tokenKept {
+		if n := r.Image.Nodes[id]; !n.Removed && n.Ends != 0 && isOne(n) {
 			records = meta.Append(records, meta.NodeForgotten{ID: id})
 		}
 	}
@@ -237,7 +246,8 @@ type Removal struct {
 }
 
 // RemoveNode removes a node for good: its key is worth nothing from then on, its id is not given
-// again, and all join tokens are revoked, since the node knows what members know of them. Its
+// again, and all join tokens are revoked, since the node knows what members know of them. The admissions of nodes that have never
+// registered are taken back, since whoever holds the directory of a member can have had others admitted. Its
 // replicas stay assigned to it, as by UnregisterBroker.
 func (c *Controller) RemoveNode(ctx context.Context, now time.Duration, a *Removal) (refused *Error, err error) {
 	alive := false
@@ -266,7 +276,8 @@ func (r *Rules) RemoveNode(a *Removal, alive bool) (d Part, err *Error) {
 	}
 	d = r.newPart()
 	if n != nil && !n.Removed {
-		d.addRecord(meta.NodeRemoved{ID: a.ID})
+		others := Admissions{r.Image}.forgetUnseen(func(n *meta.Node) bool { return n.ID != a.ID })
+		d.add(append(meta.Append(nil, meta.NodeRemoved{ID: a.ID}), others...))
 	}
 	if b != nil {
 		r.unregister(&d, a.ID)

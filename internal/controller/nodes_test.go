@@ -184,6 +184,51 @@ func TestAdmissionsAreForgotten(t *testing.T) {
 	}
 }
 
+// TestUnseenNodesGoWithTheirToken proves that a node which was admitted and has never registered, so that nobody sees it, is a member no more when the token is revoked by which it was
+// admitted, also at the second time, and when any node is removed; that nodes which have registered stay, and those of other tokens when a token is revoked.
+func TestUnseenNodesGoWithTheirToken(t *testing.T) {
+	c, ctl := newMembers(t, 1, 2)
+	for n := byte(1); n <= 2; n++ {
+		if refused, err := ctl.MakeToken(t.Context(), noon, tokenOf(n, noon.Add(time.Duration(n)*time.Hour))); err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+	}
+	admit := func(token, key byte) int32 {
+		t.Helper()
+		id, err := ctl.AdmitNode(t.Context(), noon, &Admission{Token: credential.TokenID{token}, Key: keyOf(key), Directory: meta.UUID{key}, NodeID: credential.AnyNode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	isMember := func(id int32) bool {
+		n := c.Image().Nodes[id]
+		return n != nil && !n.Removed
+	}
+	seen, unseen, other := admit(1, 10), admit(1, 11), admit(2, 12)
+	join(t, ctl, seen)
+	revoke := func() {
+		t.Helper()
+		if refused, err := ctl.RevokeToken(t.Context(), credential.TokenID{1}); err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+	}
+	revoke()
+	if !isMember(seen) || isMember(unseen) || !isMember(other) {
+		t.Errorf("after a token was revoked: %v", c.Image().Nodes)
+	}
+	revoke()
+	if refused, err := ctl.RemoveNode(t.Context(), 0, &Removal{ID: seen, Force: true}); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	if isMember(seen) || isMember(other) || !isMember(1) || !isMember(2) {
+		t.Errorf("after a node was removed: %v", c.Image().Nodes)
+	}
+	if _, err := ctl.AdmitNode(t.Context(), noon, &Admission{Token: credential.TokenID{1}, Key: keyOf(11), NodeID: credential.AnyNode}); !errors.Is(err, credential.ErrTokenRevoked) {
+		t.Errorf("the same key again: %v", err)
+	}
+}
+
 // TestNodesAreAdmittedOnce proves that a node gets the id that it wants or a new one, the same one
 // when it asks again, and never one that another node has or had; and that a removed node and a
 // node that comes with another key stay out.

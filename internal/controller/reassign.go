@@ -188,7 +188,8 @@ func (r *Rules) FollowCluster(moves ReplicaMoves) Part {
 }
 
 // MoveReplicas gives the replicas of a broker to others, where there are others, so that
-// the node can be removed.
+// the node can be removed. "leat cluster drain" chooses them by package place in the same way, and asks for reassignments; models
+// and simulations ask for all of them here.
 func (r *Rules) MoveReplicas(id int32, moves ReplicaMoves) Part {
 	return r.moveReplicas(moves, func(m *mover, _ *meta.Topic, p *meta.Partition) []int32 {
 		if isReassigned(p) || !slices.Contains(p.Replicas, id) {

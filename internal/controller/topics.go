@@ -50,16 +50,7 @@ type CreatedTopic struct {
 // CreateTopics makes topics, each one wholly or not at all. With validateOnly it only
 // tells what it would do. No name may be there twice.
 func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
-	var results []CreatedTopic
-	err := c.runCommand(ctx, ofClients, func(m *meta.Image) (records []byte) {
-		r := Rules{Image: m, Static: c.cfg.Static}
-		records, results = r.CreateTopics(topics, c.cfg.NewID, c.cfg.MaxPartitions)
-		if validateOnly {
-			return nil
-		}
-		return records
-	})
-	return results, err
+	return Limited{Controller: c}.CreateTopics(ctx, topics, validateOnly)
 }
 
 // CreateTopics decides the topics of one request. newID draws their ids, and maxPartitions is how
@@ -75,7 +66,8 @@ type topicsDecision struct {
 	m             *meta.Image
 	static        *config.Static
 	newID         func() meta.UUID
-	maxPartitions int // of the cluster
+	maxPartitions int                                       // of the cluster
+	permit        func(topic string, partitions int) *Error // nil: all are permitted
 	records       []byte
 	newPartitions int // partitions
 	newBytes      int // of configs
@@ -126,6 +118,11 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	size := meta.ConfigBytes(resource, set)
 	if size > 0 && d.m.ConfigBytes()+d.newBytes+size > maxConfigBytes && !meta.InternalTopic(t.Name) { // groups need theirs
 		return refuseConfigBytes()
+	}
+	if d.permit != nil {
+		if err := d.permit(t.Name, len(parts)); err != nil {
+			return err
+		}
 	}
 	d.newBytes += size
 	r.ID, r.Configs = d.newID(), set
@@ -239,25 +236,27 @@ func (d *topicsDecision) takeAssignments(t *NewTopic) ([]meta.Partition, *Error)
 // DeleteTopics deletes topics by id. The errors are in the order of the ids; nil means
 // that the topic was deleted.
 func (c *Controller) DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*Error, error) {
-	var results []*Error
-	err := c.runCommand(ctx, ofClients, func(m *meta.Image) []byte {
-		records, errs := decideDeleteTopics(m, ids)
-		results = errs
-		return records
-	})
-	return results, err
+	return Limited{Controller: c}.DeleteTopics(ctx, ids)
 }
 
-func decideDeleteTopics(m *meta.Image, ids []meta.UUID) ([]byte, []*Error) {
+func decideDeleteTopics(m *meta.Image, ids []meta.UUID, permit func(id meta.UUID, partitions int) *Error) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(ids))
 	seen := make(map[meta.UUID]bool, len(ids))
 	for i, id := range ids {
-		if m.TopicByID(id) == nil || seen[id] {
+		t := m.TopicByID(id)
+		if t == nil || seen[id] {
 			results[i] = refuse(UnknownTopicID, "")
 			continue
 		}
 		seen[id] = true
+		if t.Name == meta.AuditTopic {
+			results[i] = refuse(InvalidTopic, "The topic %s records who did what, and cannot be deleted; its retention.ms says how long it keeps that.", t.Name)
+			continue
+		}
+		if results[i] = permit(id, len(t.Partitions)); results[i] != nil {
+			continue
+		}
 		records = meta.Append(records, meta.TopicDeleted{ID: id})
 	}
 	return records, results
@@ -274,19 +273,10 @@ type MorePartitions struct {
 // CreatePartitions adds partitions to topics. The errors are in the order of the
 // requests; nil means that the partitions were added. No topic may be there twice.
 func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartitions, validateOnly bool) ([]*Error, error) {
-	var results []*Error
-	err := c.runCommand(ctx, ofClients, func(m *meta.Image) []byte {
-		records, errs := decideCreatePartitions(m, c.cfg.MaxPartitions, asked)
-		results = errs
-		if validateOnly {
-			return nil
-		}
-		return records
-	})
-	return results, err
+	return Limited{Controller: c}.CreatePartitions(ctx, asked, validateOnly)
 }
 
-func decideCreatePartitions(m *meta.Image, maxPartitions int, asked []MorePartitions) ([]byte, []*Error) {
+func decideCreatePartitions(m *meta.Image, maxPartitions int, asked []MorePartitions, permit func(topic string, partitions int) *Error) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
 	total := 0 // partitions that were placed, which is the work of the request: also of topics that are refused then
@@ -297,6 +287,9 @@ func decideCreatePartitions(m *meta.Image, maxPartitions int, asked []MorePartit
 		total += len(parts)
 		if err == nil && m.NumPartitions()+total > maxPartitions {
 			err = refusePartitions(maxPartitions)
+		}
+		if err == nil {
+			err = permit(a.Topic, len(parts))
 		}
 		if results[i] = err; err != nil {
 			continue
@@ -314,6 +307,9 @@ func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions, most i
 	if t.Internal() {
 		return nil, refuse(InvalidPartitions, "The partitions of %s cannot be increased: its records are found by the number of "+
 			"partitions, and would be lost.", t.Name)
+	}
+	if t.IsMirror() {
+		return nil, refuse(PolicyViolation, "The topic %s mirrors one of another cluster, and gets as many partitions as that one: add them there, or promote the topic first.", t.Name)
 	}
 	have := len(t.Partitions)
 	more := int(a.Count) - have

@@ -810,6 +810,10 @@ func BenchmarkDo(b *testing.B) {
 // nullLog commits everything and keeps nothing.
 type nullLog struct{ end record.Offset }
 
+func (l *nullLog) AppendMarker(b record.Batch, e record.Epoch, _ int16) (record.Offset, error) {
+	return l.AppendBatch(b, e)
+}
+
 func (l *nullLog) AppendBatch(b record.Batch, _ record.Epoch) (record.Offset, error) {
 	l.end += record.Offset(b.Count())
 	return l.end, nil

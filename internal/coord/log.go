@@ -15,6 +15,9 @@ type Log interface {
 	// afterwards. AppendBatch calls no function that was given to Await, even if it reaches
 	// what that function waits for: the caller holds a lock. Commit calls it then.
 	AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error)
+	// AppendMarker is AppendBatch for a marker that ends a producer's transaction of the given version: with 2
+	// each of the producer's transactions has an epoch of its own.
+	AppendMarker(b record.Batch, e record.Epoch, version int16) (next record.Offset, err error)
 	// Commit commits all that was appended so far, to any log of this node. No lock may
 	// be held.
 	Commit()
@@ -26,8 +29,8 @@ type Log interface {
 	// epoch e: under another leader the records below off may be other ones.
 	IsCommitted(e record.Epoch, off record.Offset) bool
 	// ReadBatches returns whole batches below the offset end, about maxBytes of them at
-	// most, beginning with the one that contains off; it returns none if off is the end.
-	// They need not be committed.
+	// most, beginning with the one that contains off, or the next one after it; it returns none if there is
+	// none below the end. They need not be committed.
 	ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error)
 	// Start is the first offset that is kept, End the end of all records that this replica has.
 	Start() record.Offset

@@ -30,6 +30,10 @@ type wait struct {
 	fn    func(error)
 }
 
+func (l *twin) AppendMarker(b record.Batch, e record.Epoch, _ int16) (record.Offset, error) {
+	return l.AppendBatch(b, e)
+}
+
 func (l *twin) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

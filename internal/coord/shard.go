@@ -120,7 +120,8 @@ func (sh *shard[M]) appendRecords(s *Step) (record.Offset, error) {
 	if len(b) > MaxBatch {
 		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b))
 	}
-	return sh.appendBatch(s.Now, b)
+	next, err := sh.log.AppendBatch(b, sh.epoch)
+	return sh.noteAppend(s.Now, next, err)
 }
 
 // appendMarker appends a step's marker. The caller holds mu.
@@ -129,12 +130,12 @@ func (sh *shard[M]) appendMarker(s *Step) (record.Offset, error) {
 	if err != nil {
 		return 0, err
 	}
-	return sh.appendBatch(s.Now, b)
+	next, err := sh.log.AppendMarker(b, sh.epoch, s.marker.Version)
+	return sh.noteAppend(s.Now, next, err)
 }
 
-// appendBatch appends a batch, and returns the offset after it. The caller holds mu.
-func (sh *shard[M]) appendBatch(now time.Time, b record.Batch) (record.Offset, error) {
-	next, err := sh.log.AppendBatch(b, sh.epoch)
+// noteAppend takes the result of an append, and returns it. The caller holds mu.
+func (sh *shard[M]) noteAppend(now time.Time, next record.Offset, err error) (record.Offset, error) {
 	if err == nil {
 		sh.end = next
 	}
@@ -337,8 +338,8 @@ func (sh *shard[M]) replayUpTo(s *Step, end record.Offset) (n int, err error) {
 		if err != nil {
 			return n, fmt.Errorf("at offset %d: %w", off, err)
 		}
-		if len(b) == 0 {
-			return n, fmt.Errorf("at offset %d of %d: %w", off, end, errNoProgress)
+		if len(b) == 0 { // compaction has removed all that was left below the end since that was asked for
+			return n, nil
 		}
 		next, read, err := sh.replayBatches(s, b, off)
 		n += read
@@ -413,7 +414,7 @@ func (sh *shard[M]) replayMarker(s *Step, b record.Batch) {
 		return
 	}
 	s.next = b.NextOffset()
-	t.EndTransaction(s, Marker{Producer{b.ProducerID(), b.ProducerEpoch()}, m})
+	t.EndTransaction(s, Marker{Producer: Producer{b.ProducerID(), b.ProducerEpoch()}, Marker: m})
 }
 
 var errNoProgress = errors.New("the log gives no batch that goes on from there")

@@ -22,6 +22,9 @@ type Producer struct {
 type Marker struct {
 	Producer
 	record.Marker
+	// Version is 2 if each transaction of the producer has an epoch of its own. The log does not keep
+	// it, so that it is 0 at a load.
+	Version int16
 }
 
 // Transactional is a Machine whose log may have records of producers' transactions. A machine

@@ -77,8 +77,8 @@ func TestTransactions(t *testing.T) {
 	put(&a, "x", "y")
 	put(nil, "plain")
 	put(&b, "z")
-	end(Marker{a, record.Marker{Commit: true, CoordinatorEpoch: 9}})
-	end(Marker{b, record.Marker{}})
+	end(Marker{Producer: a, Marker: record.Marker{Commit: true, CoordinatorEpoch: 9}})
+	end(Marker{Producer: b})
 	put(nil, "last")
 	want := []string{
 		"1 x true {5 2}", "2 y true {5 2}", "3 plain false {0 0}", "4 z true {6 0}",

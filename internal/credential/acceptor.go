@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,7 @@ type Acceptor struct {
 	self      Self
 	directory Directory
 	random    io.Reader
+	channel   Channel
 
 	hello      hello
 	private    *ecdh.PrivateKey // of the share
@@ -38,6 +40,9 @@ type Acceptor struct {
 func NewAcceptor(self Self, directory Directory, random io.Reader) *Acceptor {
 	return &Acceptor{self: self, directory: directory, random: random}
 }
+
+// UseChannel says which connection the handshake runs over. It is called before Challenge; without it the connection has no TLS.
+func (a *Acceptor) UseChannel(c Channel) { a.channel = c }
 
 // Challenge reads a hello and answers it. A reply is to be sent also if there is an error, which is
 // for this end's log and ends the handshake.
@@ -60,6 +65,9 @@ func (a *Acceptor) Challenge(message []byte) (reply []byte, err error) {
 	if h.cluster != a.self.Cluster {
 		return a.refuse(reasonForeign), fmt.Errorf("a %v dialled: %w", h.kind, ErrForeignCluster)
 	}
+	if version >= channelVersion && !a.channel.isBindable() {
+		return a.refuse(reasonUnproven), fmt.Errorf("%w: allow TLS 1.3 on both ends (ssl.enabled.protocols)", ErrUnbound)
+	}
 	a.version = version
 	acceptorKey, err := a.findAcceptorKey()
 	if err != nil {
@@ -72,7 +80,7 @@ func (a *Acceptor) Challenge(message []byte) (reply []byte, err error) {
 		versions: a.self.Versions, version: version, epoch: a.self.Epoch, node: a.self.NodeID,
 		key: a.self.Key.Public(), share: [32]byte(a.private.PublicKey().Bytes()),
 	}
-	t := transcript{}.add("hello", message).add("challenge", c.encodeBody())
+	t := transcript{}.add("hello", message).bind(&a.channel, version).add("challenge", c.encodeBody())
 	c.signature, c.mac = a.self.Key.sign(roleAcceptor, t), t.authenticate(acceptorKey, roleAcceptor)
 	reply = c.encode(h.kind)
 	a.transcript = t.add("proof of the acceptor", reply[challengeBodyLen:])
@@ -203,11 +211,15 @@ func (a *Acceptor) Accept(w Welcome) (reply []byte, s Session, err error) {
 	if wanted := a.peer.NodeID; wanted != AnyNode && w.NodeID != wanted {
 		return nil, Session{}, fmt.Errorf("%w: a welcome of node %d instead of %d", ErrMalformed, w.NodeID, wanted)
 	}
+	w.Members = slices.Clone(w.Members)
+	for i := range w.Members {
+		w.Members[i].Addresses = cutProtocols(w.Members[i].Addresses, a.version)
+	}
 	if reply, err = a.encodeVerdict(&verdict{welcome: w}); err != nil {
 		return nil, Session{}, err
 	}
 	a.peer.NodeID, a.state = w.NodeID, acceptDone
-	return reply, Session{ID: a.keys.id, Version: a.version, Epoch: a.self.Epoch, Peer: a.peer}, nil
+	return reply, Session{ID: a.keys.id, Version: a.version, IsBound: a.channel.isBound(a.version), Epoch: a.self.Epoch, Peer: a.peer}, nil
 }
 
 // Refuse makes the message that tells a proven dialler why it is not let in.

@@ -47,6 +47,8 @@ type Dialler struct {
 	token  *Token // of a joiner
 	target Target // of the others
 
+	channel Channel
+
 	private    *ecdh.PrivateKey // of the share
 	challenge  challenge
 	transcript transcript
@@ -81,10 +83,18 @@ func dialByKey(self Self, target Target, random io.Reader) *Dialler {
 	}}
 }
 
+// UseChannel says which connection the handshake runs over. It is called before Hello; without it the connection has no TLS.
+func (d *Dialler) UseChannel(c Channel) { d.channel = c }
+
 // Hello makes the first message.
 func (d *Dialler) Hello() ([]byte, error) {
 	if err := d.leave(dialNew); err != nil {
 		return nil, err
+	}
+	if d.channel.MustBind || d.token != nil && d.token.needsTLS {
+		if err := d.requireBinding(); err != nil {
+			return nil, err
+		}
 	}
 	private, err := drawShare(d.random)
 	if err != nil {
@@ -111,15 +121,21 @@ func (d *Dialler) Prove(message []byte) ([]byte, error) {
 		return nil, fmt.Errorf("the challenge: %w", err)
 	}
 	d.challenge = c
-	t := d.transcript.add("challenge", message[:challengeBodyLen])
+	t := d.transcript.bind(&d.channel, c.version).add("challenge", message[:challengeBodyLen])
 	if err := d.checkAcceptor(t); err != nil {
+		if errors.Is(err, ErrStranger) && c.version >= channelVersion {
+			err = fmt.Errorf("%w; or something on the way ends TLS, or adds it: nodes must reach each other without that", err)
+		}
 		return nil, err
+	}
+	if c.version >= channelVersion && !d.channel.isBindable() {
+		return nil, fmt.Errorf("%w: allow TLS 1.3 on both ends (ssl.enabled.protocols)", ErrUnbound)
 	}
 	t = t.add("proof of the acceptor", message[challengeBodyLen:])
 	var p proof
 	signed := t
 	if hasNote(d.hello.kind, c.version) {
-		p.addresses, p.epoch, p.shown = d.self.Addresses, d.self.Epoch, d.target.Shown
+		p.addresses, p.epoch, p.shown = cutProtocols(d.self.Addresses, c.version), d.self.Epoch, d.target.Shown
 		if d.self.Position != nil && d.target.IsLasting {
 			p.known = d.self.Position().Known // asked after Nodes, which do not know more than that
 		}
@@ -206,7 +222,7 @@ func (d *Dialler) Finish(message []byte) (Session, Welcome, error) {
 	}
 	d.state = dialDone
 	c := &d.challenge
-	return Session{ID: d.keys.id, Version: c.version, Epoch: c.epoch, Peer: Peer{Kind: KindNode, Key: c.key, NodeID: c.node}}, v.welcome, nil
+	return Session{ID: d.keys.id, Version: c.version, IsBound: d.channel.isBound(c.version), Epoch: c.epoch, Peer: Peer{Kind: KindNode, Key: c.key, NodeID: c.node}}, v.welcome, nil
 }
 
 // readRefusal returns the error that a refusal stands for.
@@ -217,6 +233,9 @@ func (d *Dialler) readRefusal(message []byte) error {
 	}
 	err = f.reason.err()
 	switch {
+	case f.reason == reasonVersion && f.versions.Max < channelVersion && d.hello.versions.Min >= channelVersion:
+		return fmt.Errorf("%w: the other one speaks %v, which does not protect a connection whose certificate this end does not check, or a token that needs TLS; upgrade it, or set ssl.truststore.location here",
+			err, f.versions)
 	case f.reason == reasonVersion:
 		return fmt.Errorf("%w: the other one speaks %v, and this one %v; run the same release on both, or two that follow each other",
 			err, f.versions, d.hello.versions)

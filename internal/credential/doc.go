@@ -47,6 +47,22 @@
 // node's. The acceptor's MAC covers its node's public key, so the joiner learns that key by the
 // token, and needs no list that is trusted at first sight.
 //
+// # The connection beneath
+//
+// From version 3 of the protocol on the proofs are bound to the connection that they are sent over (Channel). With TLS, the transcript has
+// the value of tls-exporter (RFC 9266), which only the two ends of one connection with TLS have; without TLS it says that there is none. So
+// somebody who ends TLS on the way, passes the handshake through, and would then read or change what follows, is refused by the dialler
+// before that has proven anything, and so is who ends TLS on one side only. A connection with TLS that has no such value (TLS 1.2
+// without the extended master secret) is refused. A Session tells whether it is bound (IsBound).
+//
+//	both ends speak version 3    bound, always
+//	one end does not             as before: no session is bound
+//	the dialler must bind        it says that it speaks no version before 3, so that an acceptor from before that refuses it
+//
+// A dialler must bind if it has not checked the acceptor's certificate (Channel.MustBind), or if its token needs TLS (Token.NeedsTLS). That no relay
+// lowers the version is shown by the proofs, which cover the versions that both ends have said they speak. An acceptor does not insist: a
+// dialler of an earlier version has to look after itself, by certificates.
+//
 // # Notes and vouchers
 //
 // From version 2 of the protocol on a node tells with its proof at which addresses it listens now, so that
@@ -58,6 +74,8 @@
 //
 //	token        leat1.base64url(cluster id 16 | token id 8 | secret 16 | checksum 4)
 //	             checksum: the first bytes of SHA-256("leat token checksum 1" | the 40 bytes before it)
+//	token        leat2.base64url(flags 1 | cluster id 16 | token id 8 | secret 16 | checksum 4), over all before it; the flags
+//	             are 1: a node joins with it only over TLS, and bound
 //	             HKDF-SHA-256(secret, salt: cluster id | token id, info: "leat token joiner 1") is the seed of the
 //	             joiner's key pair; with the info "leat token acceptor 1" it is the acceptor key
 //	public key   ed25519:base64url(32 bytes)
@@ -68,7 +86,7 @@
 // All proofs are over a hash of every byte that was sent before, and are labelled with the role:
 //
 //	t = H(t, name, part) = SHA-256(t | length of the name 1 | name | length of the part 4 | part), first 32 zeros
-//	t1: "hello"                   the hello
+//	t1: "hello"                   the hello; from version 3 on followed by "channel", the exporter of TLS, or nothing without TLS
 //	t2: "challenge"               the challenge without its proofs
 //	t3: "proof of the acceptor"   the challenge's proofs
 //	t4: "proof of the dialler"    the proof
@@ -82,11 +100,15 @@
 //	           and with "leat peer verdict key 1" the key of the verdict's MAC, of "leat peer verdict 1" | 0 | t5
 //
 // So a proof is of no use in another session (the shares are new in each), from another role (the
-// labels), for another name or version (they are in the transcript). The verdict brings the keys
+// labels), over another connection with TLS (its exporter is in the transcript), for another name or version (they are, too). The verdict brings the keys
 // of all members, which the dialler stores and trusts later: hence it has a MAC whose key only the
 // two ends know. Data that follows the handshake is not protected by it. Without TLS, someone on
-// the path can change that data. A later version of the protocol may derive keys for it as for the
-// verdict's.
+// the path can change that data.
+//
+// # Addresses
+//
+// In notes and verdicts of version 3 an address says how the listener there is protected, by Kafka's name: SASL_SSL://host:port. Nodes
+// of earlier versions are sent host:port, and send that.
 //
 // # Messages
 //

@@ -40,6 +40,9 @@ var (
 	// forgotten its token.
 	ErrStranger = errors.New("the node that answered did not prove that it belongs to the cluster")
 
+	// ErrUnbound is returned if the proofs must be bound to a connection with TLS, and cannot be.
+	ErrUnbound = errors.New("the proof cannot be bound to the connection to the other node, so somebody on the way could read all that follows")
+
 	// ErrUnknownToken is returned to an acceptor whose metadata does not have the token.
 	ErrUnknownToken = errors.New("the cluster does not know the join token")
 	// ErrUnknownNode is returned when the other end is not in the metadata.

@@ -101,7 +101,7 @@ type Self struct {
 	NodeID   int32
 	Key      NodeKey
 
-	Addresses []string                 // host and port, at which other nodes reach this one
+	Addresses []string                 // PROTOCOL://host:port, at which other nodes reach this one
 	Position  func() Position          `json:"-"` // nil: it is not told
 	Knows     func(key PublicKey) bool `json:"-"` // whether the metadata have a key, also a removed node's; set with Position
 }
@@ -121,6 +121,7 @@ type Peer struct {
 type Session struct {
 	ID      [32]byte // only the two ends know it, and no other session has it
 	Version uint16
+	IsBound bool   // it holds for one connection with TLS, at the ends of which there are only the two that are proven
 	Epoch   uint32 // of the cluster; a joiner has it from here
 	Peer    Peer
 }
@@ -129,7 +130,7 @@ type Session struct {
 type Contact struct {
 	NodeID    int32
 	Key       PublicKey
-	Addresses []string // host and port
+	Addresses []string // PROTOCOL://host:port; of a node from before version 3 of the protocol: host:port
 }
 
 // Welcome is what an acceptor tells a dialler that it has accepted.

@@ -26,7 +26,7 @@ type Position struct {
 
 // Note is what a node tells of itself with its proof, from version 2 of the protocol on.
 type Note struct {
-	Addresses []string // host and port, at which other nodes reach it now
+	Addresses []string // at which other nodes reach it now, as Contact has them
 	Voucher   Voucher
 }
 

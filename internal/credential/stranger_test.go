@@ -25,15 +25,17 @@ type stranger struct {
 	tokenSeed   []byte
 	key         credential.NodeKey   // signs
 	claimed     credential.PublicKey // is in the hello of a joiner
+	version     byte
+	channel     []byte // that it signs, from version 3 on
 }
 
 func newStranger(w *world) *stranger {
 	key := w.makeKey()
-	return &stranger{key: key, claimed: key.Public(), share: [32]byte{9}, epoch: 1} // nine is the base point
+	return &stranger{key: key, claimed: key.Public(), share: [32]byte{9}, epoch: 1, version: 1} // nine is the base point
 }
 
 func (s *stranger) hello() []byte {
-	b := []byte{1, 1, 0, 1, 0, 1, byte(s.kind)}
+	b := []byte{1, 1, 0, 1, 0, s.version, byte(s.kind)}
 	b = append(append(b, here[:]...), 0, 0, 0, s.epoch)
 	b = append(b, s.share[:]...)
 	if s.kind == credential.KindJoiner {
@@ -54,6 +56,9 @@ func (s *stranger) attack(a *credential.Acceptor) error {
 		return err
 	}
 	t := addTo(make([]byte, 32), "hello", hello)
+	if s.version >= 3 {
+		t = addTo(t, "channel", s.channel)
+	}
 	t = addTo(t, "challenge", challenge[:80])
 	t = addTo(t, "proof of the acceptor", challenge[80:])
 	proof := append([]byte{3, 1}, ed25519.Sign(privateOf(s.key), append([]byte("leat peer dialler 1\x00"), t...))...)
@@ -92,7 +97,11 @@ func (i *impostor) answer(d *credential.Dialler) (credential.Session, error) {
 	body = append(body, 0, i.version, 0, 0, 0, 1)
 	body = binary.BigEndian.AppendUint32(body, uint32(i.node))
 	body = append(append(body, i.claimed[:]...), private.PublicKey().Bytes()...)
-	t := addTo(addTo(make([]byte, 32), "hello", hello), "challenge", body)
+	t := addTo(make([]byte, 32), "hello", hello)
+	if i.version >= 3 {
+		t = addTo(t, "channel", nil) // there is no TLS
+	}
+	t = addTo(t, "challenge", body)
 	signed := append([]byte("leat peer acceptor 1\x00"), t...)
 	proofs := ed25519.Sign(privateOf(i.key), signed)
 	if credential.Kind(hello[6]) == credential.KindJoiner {

@@ -14,10 +14,11 @@ import (
 
 const (
 	tokenName     = "leat"
-	tokenVersion  = 1
+	plainToken    = 1               // the version of a token with which a node may join without TLS
+	tlsToken      = 2               // the version of one that needs TLS
 	tokenLen      = 16 + 8 + 16 + 4 // cluster id, token id, secret, checksum
 	tokenSumLen   = 4
-	tokenTextLen  = (tokenLen*8 + 5) / 6 // of the part after the dot
+	flagNeedsTLS  = 1 // the first byte of a token of version 2; it has no other flags
 	tokenSumLabel = "leat token checksum 1"
 )
 
@@ -49,9 +50,10 @@ func (v Verifier) checkUsable(now time.Time) error {
 
 // Token lets its holder join a cluster. It is printed without its secret; Text has it.
 type Token struct {
-	cluster ClusterID
-	id      TokenID
-	secret  [16]byte
+	cluster  ClusterID
+	id       TokenID
+	secret   [16]byte
+	needsTLS bool // a joiner must not use it over a connection that its proof is not bound to
 }
 
 // NewToken makes a token of random bytes.
@@ -73,7 +75,7 @@ func ParseToken(text string) (Token, error) {
 	if text == "" {
 		return Token{}, fmt.Errorf("%w: it is empty", ErrNotToken)
 	}
-	if strings.HasPrefix(tokenName+strconv.Itoa(tokenVersion)+".", text) {
+	if strings.HasPrefix("leat1.", text) || strings.HasPrefix("leat2.", text) {
 		return Token{}, fmt.Errorf("%w: only its first %d characters are there", ErrTokenTruncated, len(text))
 	}
 	start, body, _ := strings.Cut(text, ".")
@@ -81,37 +83,64 @@ func ParseToken(text string) (Token, error) {
 	version, err := strconv.ParseUint(number, 10, 16)
 	switch {
 	case !ok || err != nil || start != tokenName+strconv.FormatUint(version, 10):
-		return Token{}, fmt.Errorf("%w: a token begins with %s%d. and is printed by leat cluster token", ErrNotToken, tokenName, tokenVersion)
-	case version > tokenVersion:
-		return Token{}, fmt.Errorf("%w: its version is %d, and this leat reads %d; join with the release that the cluster runs", ErrTokenVersion, version, tokenVersion)
-	case version < tokenVersion:
-		return Token{}, fmt.Errorf("%w: its version is %d, and this leat reads %d; make a new one with leat cluster token", ErrTokenVersion, version, tokenVersion)
+		return Token{}, fmt.Errorf("%w: a token begins with %s%d. or %s%d. and is printed by leat cluster token", ErrNotToken, tokenName, plainToken, tokenName, tlsToken)
+	case version > tlsToken:
+		return Token{}, fmt.Errorf("%w: its version is %d, and this leat reads %d; join with the release that the cluster runs", ErrTokenVersion, version, tlsToken)
+	case version < plainToken:
+		return Token{}, fmt.Errorf("%w: its version is %d, and this leat reads %d; make a new one with leat cluster token", ErrTokenVersion, version, tlsToken)
 	}
+	return parseTokenBody(len(start)+1, body, version == tlsToken)
+}
+
+// parseTokenBody reads the part of a token behind the dot. before is how many characters come before it.
+func parseTokenBody(before int, body string, needsTLS bool) (Token, error) {
+	length, at := tokenLen, 0
+	if needsTLS {
+		length, at = 1+tokenLen, 1
+	}
+	textLen := base64.RawURLEncoding.EncodedLen(length)
 	b, err := decodeText(body)
 	switch {
 	case strings.ContainsAny(body, " \t\r\n"):
 		return Token{}, fmt.Errorf("%w: there is a space or a line break in it", ErrTokenDamaged)
-	case len(body) < tokenTextLen:
-		return Token{}, fmt.Errorf("%w: %d of its %d characters are missing", ErrTokenTruncated, tokenTextLen-len(body), len(start)+1+tokenTextLen)
-	case len(body) > tokenTextLen:
-		return Token{}, fmt.Errorf("%w: it has %d characters too many", ErrTokenDamaged, len(body)-tokenTextLen)
+	case len(body) < textLen:
+		return Token{}, fmt.Errorf("%w: %d of its %d characters are missing", ErrTokenTruncated, textLen-len(body), before+textLen)
+	case len(body) > textLen:
+		return Token{}, fmt.Errorf("%w: it has %d characters too many", ErrTokenDamaged, len(body)-textLen)
 	case err != nil:
 		return Token{}, fmt.Errorf("%w: it has characters that no token has", ErrTokenDamaged)
 	}
-	t := Token{cluster: ClusterID(b[:16]), id: TokenID(b[16:24]), secret: [16]byte(b[24:40])}
-	if sum := sumToken(b[:40]); sum != [tokenSumLen]byte(b[40:]) {
+	end := length - tokenSumLen
+	switch sum := sumToken(b[:end]); {
+	case sum != [tokenSumLen]byte(b[end:]):
 		return Token{}, fmt.Errorf("%w: a character of it was changed; copy it again", ErrTokenDamaged)
+	case needsTLS && b[0] != flagNeedsTLS:
+		return Token{}, fmt.Errorf("%w: it asks for something that this leat does not know; join with the release that the cluster runs", ErrTokenVersion)
 	}
-	return t, nil
+	b = b[at:]
+	return Token{cluster: ClusterID(b[:16]), id: TokenID(b[16:24]), secret: [16]byte(b[24:40]), needsTLS: needsTLS}, nil
 }
 
 // Text is the token as it is given to a joiner. It holds the secret.
 func (t Token) Text() string {
-	b := make([]byte, 0, tokenLen)
+	b, version := make([]byte, 0, 1+tokenLen), plainToken
+	if t.needsTLS {
+		b, version = append(b, flagNeedsTLS), tlsToken
+	}
 	b = append(append(append(b, t.cluster[:]...), t.id[:]...), t.secret[:]...)
 	sum := sumToken(b)
-	return tokenName + strconv.Itoa(tokenVersion) + "." + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
+	return tokenName + strconv.Itoa(version) + "." + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
 }
+
+// WithTLS is the same token, with which a node joins only over a connection with TLS that its proof is bound to. The nodes of the
+// cluster know both by the same Verifier. Versions of leat from before such tokens refuse it.
+func (t Token) WithTLS() Token {
+	t.needsTLS = true
+	return t
+}
+
+// NeedsTLS tells whether a node joins with the token only over TLS.
+func (t Token) NeedsTLS() bool { return t.needsTLS }
 
 // ID is the token's id.
 func (t Token) ID() TokenID { return t.id }

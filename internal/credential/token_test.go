@@ -19,8 +19,15 @@ import (
 func TestTokenText(t *testing.T) {
 	w := newWorld(t)
 	text := w.token.Text()
-	if len(text) != 65 || !strings.HasPrefix(text, "leat1.") {
+	if len(text) != 65 || !strings.HasPrefix(text, "leat1.") || w.token.NeedsTLS() {
 		t.Errorf("the text is %q", text)
+	}
+	secure := w.token.WithTLS()
+	if text := secure.Text(); len(text) != 66 || !strings.HasPrefix(text, "leat2.") || !secure.NeedsTLS() {
+		t.Errorf("the text of one that needs TLS is %q", text)
+	}
+	if got, err := credential.ParseToken(secure.Text()); err != nil || got != secure || got.Verifier(now) != w.token.Verifier(now) {
+		t.Errorf("one that needs TLS is read as %v, %v", got, err)
 	}
 	for _, s := range []string{text, text + "\n", " " + text + "\r\n"} {
 		if got, err := credential.ParseToken(s); err != nil || got != w.token || got.ID() != w.token.ID() || got.Cluster() != here {
@@ -62,7 +69,9 @@ func TestWrongTokenTexts(t *testing.T) {
 		{"a space", text[:30] + " " + text[30:], credential.ErrTokenDamaged, "a space"},
 		{"a strange character", text[:30] + "!" + text[31:], credential.ErrTokenDamaged, "no token has"},
 		{"swapped characters", swap(40), credential.ErrTokenDamaged, "was changed"},
-		{"newer", "leat2." + text[6:], credential.ErrTokenVersion, "join with the release that the cluster runs"},
+		{"of another form", "leat2." + text[6:], credential.ErrTokenTruncated, "1 of its 66 characters are missing"},
+		{"of another form, and with another first byte", "leat2.A" + text[6:], credential.ErrTokenDamaged, "was changed"},
+		{"newer", "leat3." + text[6:], credential.ErrTokenVersion, "join with the release that the cluster runs"},
 		{"newer and longer", "leat12." + text[6:] + "abc", credential.ErrTokenVersion, "its version is 12"},
 		{"older", "leat0." + text[6:], credential.ErrTokenVersion, "make a new one"},
 	} {
@@ -79,14 +88,16 @@ func TestWrongTokenTexts(t *testing.T) {
 // TestEveryChangedCharacterOfTokenIsFound proves that a token with one wrong character is not taken
 // for another token.
 func TestEveryChangedCharacterOfTokenIsFound(t *testing.T) {
-	text := newWorld(t).token.Text()
-	for at := range text {
-		for _, c := range "Ab0-_." {
-			if rune(text[at]) == c {
-				continue
-			}
-			if got, err := credential.ParseToken(text[:at] + string(c) + text[at+1:]); err == nil {
-				t.Errorf("character %d became %q: %v", at, c, got)
+	token := newWorld(t).token
+	for _, text := range []string{token.Text(), token.WithTLS().Text()} {
+		for at := range text {
+			for _, c := range "Ab012-_." {
+				if rune(text[at]) == c {
+					continue
+				}
+				if got, err := credential.ParseToken(text[:at] + string(c) + text[at+1:]); err == nil {
+					t.Errorf("character %d became %q: %v", at, c, got)
+				}
 			}
 		}
 	}
@@ -179,6 +190,7 @@ func FuzzToken(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(token.Text())
+	f.Add(token.WithTLS().Text())
 	f.Add("leat2.x")
 	f.Fuzz(func(t *testing.T, text string) {
 		token, err := credential.ParseToken(text)

@@ -32,10 +32,13 @@ func errorTable() []row {
 		{replica.ErrOffsetNotAvailable, kerr.OffsetNotAvailable, kerr.CoordinatorNotAvailable},
 		{replica.ErrFencedEpoch, kerr.FencedLeaderEpoch, kerr.NotCoordinator},
 		{replica.ErrUnknownEpoch, kerr.UnknownLeaderEpoch, nil},
+		{replica.ErrMirrors, kerr.PolicyViolation, nil},
 		{replica.ErrTimedOut, kerr.RequestTimedOut, kerr.CoordinatorNotAvailable},
 		{replica.ErrOffsetOutOfRange, kerr.OffsetOutOfRange, nil},
 		{replica.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber, nil},
-		{replica.ErrProducerFenced, kerr.InvalidProducerEpoch, nil},
+		{replica.ErrProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidProducerEpoch},
+		{replica.ErrCoordinatorFenced, kerr.TransactionCoordinatorFenced, kerr.TransactionCoordinatorFenced},
+		{replica.ErrTransactionState, kerr.InvalidTxnState, kerr.InvalidTxnState},
 		{replica.ErrDiskFull, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable}, // the client asks again: there may be room later
 		{replica.ErrBusy, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},     // the client asks again: the shortage may end
 		{replica.ErrFaulted, kerr.KafkaStorageError, kerr.NotCoordinator},           // the client looks for another coordinator

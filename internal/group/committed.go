@@ -114,9 +114,9 @@ func (c *committed) setOffset(topic []byte, partition int32, o *offset) {
 		t = c.names.acquireName(topic)
 		c.names.memory.Add(topicEntryBytes)
 	}
-	k := storedOffset{partition: partition, epoch: o.epoch, at: o.at, time: o.time, topic: o.topic}
-	if o.metadata != "" || o.expires != noExpiry {
-		k.extra = &offsetExtra{expires: o.expires, metadata: o.metadata}
+	k := storedOffset{partition: partition, epoch: o.Epoch, at: o.At, time: o.Time, topic: o.Topic}
+	if o.Metadata != "" || o.Expires != noExpiry {
+		k.extra = &offsetExtra{expires: o.Expires, metadata: o.Metadata}
 	}
 	i, ok := searchPartition(list, partition)
 	if ok {
@@ -201,9 +201,9 @@ func (c *committed) topicGrowth(t *kmsg.OffsetCommitRequestTopic, expires bool) 
 }
 
 func (k *storedOffset) toOffset() offset {
-	o := offset{at: k.at, epoch: k.epoch, time: k.time, expires: noExpiry, topic: k.topic}
+	o := offset{At: k.at, Epoch: k.epoch, Time: k.time, Expires: noExpiry, Topic: k.topic}
 	if k.extra != nil {
-		o.expires, o.metadata = k.extra.expires, k.extra.metadata
+		o.Expires, o.Metadata = k.extra.expires, k.extra.metadata
 	}
 	return o
 }

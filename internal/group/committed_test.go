@@ -112,7 +112,7 @@ var shapes = []struct{ groups, topics, partitions int }{{100, 10, 100}, {1000, 1
 // fill commits an offset for each partition of each topic in each group.
 func fill(m *Machine, groups, topics, partitions int) {
 	s := coord.NewStep(time.UnixMilli(0))
-	o := offset{at: 1, time: 2, expires: noExpiry, topic: [16]byte{1}}
+	o := offset{At: 1, Time: 2, Expires: noExpiry, Topic: [16]byte{1}}
 	next := record.Offset(0)
 	for g := range groups {
 		for t := range topics {
@@ -195,8 +195,8 @@ func TestCommittedIsAMap(t *testing.T) {
 				continue
 			}
 			o := offset{
-				at: record.Offset(rapid.Int64().Draw(t, "at")), epoch: 3, time: 4, expires: rapid.Int64Range(-1, 1).Draw(t, "expires"),
-				topic: [16]byte{rapid.Byte().Draw(t, "id")}, metadata: rapid.SampledFrom([]string{"", "m", "mm"}).Draw(t, "metadata"),
+				At: record.Offset(rapid.Int64().Draw(t, "at")), Epoch: 3, Time: 4, Expires: rapid.Int64Range(-1, 1).Draw(t, "expires"),
+				Topic: [16]byte{rapid.Byte().Draw(t, "id")}, Metadata: rapid.SampledFrom([]string{"", "m", "mm"}).Draw(t, "metadata"),
 			}
 			groups[i].offsets.setOffset([]byte(topic), p, &o)
 			if want[i][topic] == nil {

@@ -52,6 +52,10 @@ type placeWait struct {
 	fn  func(error)
 }
 
+func (p *place) AppendMarker(b record.Batch, e record.Epoch, _ int16) (record.Offset, error) {
+	return p.AppendBatch(b, e)
+}
+
 func (p *place) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
 	l := p.log
 	l.mu.Lock()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/commit"
 	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 )
@@ -49,8 +50,8 @@ type Machine struct {
 
 var _ coord.Transactional = (*Machine)(nil)
 
-// newMachine makes the machine of a partition, before any record is applied.
-func newMachine(t *coord.Timers, members, offsets *memory.Budget, settings func() Settings, newID func() string) *Machine {
+// NewMachine makes the machine of a partition, before any record is applied.
+func NewMachine(t *coord.Timers, members, offsets *memory.Budget, settings func() Settings, newID func() string) *Machine {
 	m := &Machine{
 		settings: settings, timers: t, members: memory.NewAccount(members), memory: memory.NewAccount(offsets), groups: map[string]*group{},
 		open: map[int64]*transaction{},
@@ -70,20 +71,20 @@ func newMachine(t *coord.Timers, members, offsets *memory.Budget, settings func(
 // Apply changes the state by one record.
 func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 	m.last = s.Next()
-	k, err := decodeKey(r.Key)
+	k, err := commit.DecodeKey(r.Key)
 	if err != nil {
 		return err
 	}
-	if k.kind == classic.Key {
+	if k.Kind == commit.GroupKind {
 		return m.applyGroup(s, k, r.Value)
 	}
 	return m.applyOffset(s, k, r.Value)
 }
 
 // applyGroup applies a classic group's record; a nil value deletes the group.
-func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
+func (m *Machine) applyGroup(s *coord.Step, k commit.Key, value []byte) error {
 	if value == nil {
-		if g := m.groups[string(k.group)]; g != nil {
+		if g := m.groups[string(k.Group)]; g != nil {
 			g.classic.Close(s)
 			g.offsets.deleteAll()
 			m.dropPending(g)
@@ -96,7 +97,7 @@ func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	g := m.findOrAddGroup(string(k.group))
+	g := m.findOrAddGroup(string(k.Group))
 	g.last = s.Next()
 	g.classic.Apply(s, v)
 	return nil

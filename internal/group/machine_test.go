@@ -1,6 +1,7 @@
 package group
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/commit"
 	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
@@ -69,7 +71,7 @@ func (m *Machine) held() (n int64, err error) {
 		}
 		for at, list := range g.pending {
 			for i := range list {
-				n += pendingSize(g.id, at.topic, len(list[i].offset.metadata))
+				n += pendingSize(g.id, at.topic, len(list[i].offset.Metadata))
 				if _, ok := m.open[list[i].producer].places[pendingPlace{g.id, at}]; !ok {
 					return 0, fmt.Errorf("producer %d has no transaction with %v", list[i].producer, at)
 				}
@@ -221,7 +223,7 @@ func TestReloadGivesTheSameState(t *testing.T) {
 				live[id], again[id] = recorded{Offsets: r.Offsets}, recorded{Offsets: again[id].Offsets}
 			}
 		}
-		if diff := cmp.Diff(live, again, cmp.AllowUnexported(offset{})); diff != "" {
+		if diff := cmp.Diff(live, again); diff != "" {
 			rt.Fatalf("(-live +reloaded):\n%s", diff)
 		}
 	})
@@ -355,62 +357,19 @@ func TestNoRebalanceTimeoutDoesNotSpin(t *testing.T) {
 	}
 }
 
-// TestRecordsAreKafkas proves that offsets are encoded as kmsg encodes them, and that all
-// versions of kmsg's encoding can be decoded.
-func TestRecordsAreKafkas(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		name := rapid.StringN(0, 20, 100)
-		k := kmsg.OffsetCommitKey{Version: 1, Group: name.Draw(t, "group"), Topic: name.Draw(t, "topic"), Partition: rapid.Int32().Draw(t, "p")}
-		if diff := cmp.Diff(k.AppendTo(nil), appendOffsetKey(nil, k.Group, k.Topic, k.Partition)); diff != "" {
-			t.Fatal(diff)
-		}
-		got, err := decodeKey(k.AppendTo(nil))
-		if err != nil || string(got.group) != k.Group || string(got.topic) != k.Topic || got.partition != k.Partition {
-			t.Fatalf("%+v %v", got, err)
-		}
-		v := kmsg.OffsetCommitValue{
-			Version: rapid.Int16Range(0, 4).Draw(t, "version"), Offset: rapid.Int64().Draw(t, "offset"), LeaderEpoch: -1,
-			Metadata: name.Draw(t, "metadata"), CommitTimestamp: rapid.Int64().Draw(t, "time"), ExpireTimestamp: noExpiry,
-		}
-		if v.Version == 1 {
-			v.ExpireTimestamp = rapid.Int64Range(0, 1<<60).Draw(t, "expires")
-		}
-		if v.Version >= 3 {
-			v.LeaderEpoch = rapid.Int32().Draw(t, "epoch")
-		}
-		if v.Version >= 4 {
-			v.TopicID = [16]byte{1, rapid.Byte().Draw(t, "id")}
-		}
-		o, err := decodeOffset(v.AppendTo(nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := offset{
-			at: o.at, epoch: o.epoch, time: v.CommitTimestamp, expires: v.ExpireTimestamp, topic: v.TopicID, metadata: v.Metadata,
-		}
-		if int64(o.at) != v.Offset || int32(o.epoch) != v.LeaderEpoch || o != want {
-			t.Fatalf("read %+v, want %+v", o, v)
-		}
-		if v.Version == 0 || v.Version == 2 { // written as version 3, which holds the same
-			v.Version = 3
-		}
-		if diff := cmp.Diff(v.AppendTo(nil), o.appendTo(nil)); diff != "" {
-			t.Fatal(diff)
-		}
-	})
-}
-
 // TestRecordsOfNewerVersions proves that a value of an unknown version is refused with
 // ErrNewer, while records of unknown kinds are skipped, as in Kafka.
 func TestRecordsOfNewerVersions(t *testing.T) {
-	offsetKey := appendOffsetKey(nil, "g", "t", 0)
-	groupKey := append(be.AppendUint16(nil, classic.Key), 0, 1, 'g')
-	value := func(version uint16) []byte { return append(be.AppendUint16(nil, version), make([]byte, 100)...) }
+	offsetKey := commit.AppendKey(nil, "g", "t", 0)
+	groupKey := append(binary.BigEndian.AppendUint16(nil, classic.Key), 0, 1, 'g')
+	value := func(version uint16) []byte {
+		return append(binary.BigEndian.AppendUint16(nil, version), make([]byte, 100)...)
+	}
 	for name, c := range map[string]struct {
 		r     coord.Record
 		newer bool
 	}{
-		"an offset":    {coord.Record{Key: offsetKey, Value: value(offsetRecordWithID + 1)}, true},
+		"an offset":    {coord.Record{Key: offsetKey, Value: value(5)}, true},
 		"a group":      {coord.Record{Key: groupKey, Value: value(5)}, true},
 		"another kind": {coord.Record{Key: value(99), Value: value(0)}, false},
 	} {
@@ -423,8 +382,8 @@ func TestRecordsOfNewerVersions(t *testing.T) {
 
 // FuzzRecord proves that no record can harm a machine: neither its key nor its value.
 func FuzzRecord(f *testing.F) {
-	o := offset{at: 1, epoch: 2, time: 3, expires: noExpiry, topic: [16]byte{1}, metadata: "m"}
-	f.Add(appendOffsetKey(nil, "g", "t", 0), o.appendTo(nil))
+	o := offset{At: 1, Epoch: 2, Time: 3, Expires: noExpiry, Topic: [16]byte{1}, Metadata: "m"}
+	f.Add(commit.AppendKey(nil, "g", "t", 0), o.AppendTo(nil))
 	f.Add([]byte("\x00\x02\x00\x01g"), (&kmsg.GroupMetadataValue{
 		Version: 3, ProtocolType: consumerType, Protocol: new(string("range")), Leader: new(string("a")),
 		Members: []kmsg.GroupMetadataValueMember{{MemberID: "a", Subscription: metadata("t")}},

@@ -48,9 +48,9 @@ func (m *Machine) putCommit(s *coord.Step, req *kmsg.OffsetCommitRequest, growth
 // the outcome of each partition in topics.
 func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, topics []kmsg.OffsetCommitResponseTopic, by *coord.Producer) {
 	limit := m.settings().MaxMetadata
-	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
+	o := offset{Time: s.Now.UnixMilli(), Expires: noExpiry}
 	if req.RetentionTimeMillis >= 0 {
-		o.expires = o.time + req.RetentionTimeMillis
+		o.Expires = o.Time + req.RetentionTimeMillis
 	}
 	i, j := 0, 0
 	var put func()
@@ -60,7 +60,7 @@ func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, top
 		}
 		for ; i < len(req.Topics); i, j = i+1, 0 {
 			t := &req.Topics[i]
-			o.topic = t.TopicID
+			o.Topic = t.TopicID
 			for ; j < len(t.Partitions); j++ {
 				if isBatchFull(s) {
 					s.Then(put)
@@ -68,12 +68,12 @@ func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, top
 				}
 				p, out := &t.Partitions[j], &topics[i].Partitions[j]
 				out.Partition = p.Partition
-				o.metadata = stringOrEmpty(p.Metadata)
-				if isTooLong(o.metadata, limit) {
+				o.Metadata = stringOrEmpty(p.Metadata)
+				if isTooLong(o.Metadata, limit) {
 					out.ErrorCode = offsetMetadataTooLarge
 					continue
 				}
-				o.at, o.epoch = record.Offset(p.Offset), record.Epoch(p.LeaderEpoch)
+				o.At, o.Epoch = record.Offset(p.Offset), record.Epoch(p.LeaderEpoch)
 				putOffset(s, req.Group, t.Topic, p.Partition, &o)
 			}
 		}
@@ -170,7 +170,7 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup, stable
 			if g != nil {
 				o, ok = g.offsets.getOffset(t.Topic, p)
 			}
-			if ok && isOtherTopic(o.topic, t.TopicID) {
+			if ok && isOtherTopic(o.Topic, t.TopicID) {
 				ok = false // the offset is that of a deleted topic with the same name
 			}
 			out.Partitions[j] = fetchedPartition(p, o, ok)
@@ -216,10 +216,10 @@ func (g *group) listOffsets(stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 // fetchedPartition is the answer for a partition. Its offset is -1 if ok is false.
 func fetchedPartition(partition int32, o offset, ok bool) kmsg.OffsetFetchResponseGroupTopicPartition {
 	if !ok {
-		o = offset{at: -1, epoch: record.NoEpoch}
+		o = offset{At: -1, Epoch: record.NoEpoch}
 	}
 	return kmsg.OffsetFetchResponseGroupTopicPartition{
-		Partition: partition, Offset: int64(o.at), LeaderEpoch: int32(o.epoch), Metadata: &o.metadata,
+		Partition: partition, Offset: int64(o.At), LeaderEpoch: int32(o.Epoch), Metadata: &o.Metadata,
 	}
 }
 
@@ -273,7 +273,8 @@ func (g *group) deleteNamed(s *coord.Step, topics []kmsg.OffsetDeleteResponseTop
 					return
 				}
 				p := t.Partitions[j]
-				if _, ok := g.offsets.getOffset(t.Topic, p.Partition); ok && p.ErrorCode == 0 {
+				_, ok := g.offsets.getOffset(t.Topic, p.Partition)
+				if (ok || g.isUnstable(t.Topic, p.Partition)) && p.ErrorCode == 0 {
 					putOffset(s, g.id, t.Topic, p.Partition, nil)
 				}
 			}
@@ -296,7 +297,8 @@ func (m *Machine) Delete(s *coord.Step, id string) int16 {
 }
 
 // deleteInBatches deletes a group's offsets and then the group, in as many batches as
-// that needs.
+// that needs. Offsets that are pending have tombstones, too: that of the group goes when the log is compacted, and a load after
+// that would commit them with their transaction's marker.
 func (g *group) deleteInBatches(s *coord.Step) {
 	for topic, list := range g.offsets.topics {
 		for i := range list {
@@ -306,6 +308,13 @@ func (g *group) deleteInBatches(s *coord.Step) {
 			}
 			putOffset(s, g.id, topic.text, list[i].partition, nil)
 		}
+	}
+	for at := range g.pending {
+		if isBatchFull(s) {
+			s.Then(func() { g.deleteInBatches(s) })
+			return
+		}
+		putOffset(s, g.id, at.topic, at.partition, nil)
 	}
 	classic.Put(s, g.id, nil)
 }
@@ -355,6 +364,19 @@ func (m *Machine) TopicsDeleted(s *coord.Step, gone goneTopics) (more bool) {
 				putOffset(s, g.id, topic.text, list[i].partition, nil)
 			}
 		}
+		for at, list := range g.pending {
+			isKept := func(id [16]byte) bool {
+				return !slices.ContainsFunc(gone[at.topic], func(deleted [16]byte) bool { return !isOtherTopic(id, deleted) })
+			}
+			committed, ok := g.offsets.getOffset(at.topic, at.partition)
+			if ok && isKept(committed.Topic) || slices.ContainsFunc(list, func(o pendingOffset) bool { return isKept(o.offset.Topic) }) {
+				continue // a tombstone would take that of the later topic, too
+			}
+			if isBatchFull(s) {
+				return true
+			}
+			putOffset(s, g.id, at.topic, at.partition, nil)
+		}
 	}
 	return false
 }
@@ -402,10 +424,10 @@ func (g *group) isExpired(now time.Time, topic string, o *offset, retention time
 	if g.classic.MayNeedOffsets(topic) {
 		return false
 	}
-	if o.expires != noExpiry {
-		return now.UnixMilli() >= o.expires
+	if o.Expires != noExpiry {
+		return now.UnixMilli() >= o.Expires
 	}
-	since := o.time
+	since := o.Time
 	if ms, ok := g.classic.EmptySince(); ok {
 		since = ms
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
-	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/commit"
 	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
@@ -113,7 +113,7 @@ func (w *world) room(n int64) {
 
 func (w *world) fresh() {
 	w.tm = new(coord.Timers)
-	w.m = newMachine(w.tm, w.total, w.total, func() Settings { return w.set }, func() string {
+	w.m = NewMachine(w.tm, w.total, w.total, func() Settings { return w.set }, func() string {
 		w.ids++
 		return strconv.Itoa(w.ids)
 	})
@@ -505,14 +505,14 @@ func (w *world) disk(_ args, rest []string) {
 // printLog prints the records that came since it was last printed.
 func (w *world) printLog(args, []string) {
 	for _, r := range w.log[w.shown:] {
-		k, err := decodeKey(r.Key)
+		k, err := commit.DecodeKey(r.Key)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		switch {
-		case k.kind == classic.Key && r.Value == nil:
-			w.say("group %s: gone", k.group)
-		case k.kind == classic.Key:
+		case k.Kind == commit.GroupKind && r.Value == nil:
+			w.say("group %s: gone", k.Group)
+		case k.Kind == commit.GroupKind:
 			var v kmsg.GroupMetadataValue
 			if err := v.ReadFrom(r.Value); err != nil {
 				w.t.Fatal(err)
@@ -521,17 +521,17 @@ func (w *world) printLog(args, []string) {
 			for _, mb := range v.Members {
 				ids = append(ids, fmt.Sprintf("%s:%s", mb.MemberID, mb.Assignment))
 			}
-			w.say("group %s v%d: gen=%d type=%q protocol=%s leader=%s members=%v", k.group, v.Version,
+			w.say("group %s v%d: gen=%d type=%q protocol=%s leader=%s members=%v", k.Group, v.Version,
 				v.Generation, v.ProtocolType, text(v.Protocol), text(v.Leader), ids)
 		case r.Value == nil:
-			w.say("offset %s %s/%d: gone", k.group, k.topic, k.partition)
+			w.say("offset %s %s/%d: gone", k.Group, k.Topic, k.Partition)
 		default:
 			o, err := decodeOffset(r.Value)
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			w.say("offset %s v%d %s/%d = %d@%d %q expires=%d", k.group, o.valueVersion(), k.topic, k.partition,
-				o.at, o.epoch, o.metadata, o.expires)
+			w.say("offset %s v%d %s/%d = %d@%d %q expires=%d", k.Group, o.Version(), k.Topic, k.Partition,
+				o.At, o.Epoch, o.Metadata, o.Expires)
 		}
 	}
 	w.shown = len(w.log)
@@ -558,5 +558,5 @@ func (w *world) unload(args, []string) { w.step(w.m.Unload) }
 // newTestMachine makes a machine with a budget of its own.
 func newTestMachine(settings func() Settings, newID func() string) *Machine {
 	total := memory.NewBudget(slog.New(slog.DiscardHandler), 0)
-	return newMachine(new(coord.Timers), total, total, settings, newID)
+	return NewMachine(new(coord.Timers), total, total, settings, newID)
 }

@@ -87,7 +87,7 @@ func New(cfg Config) *Service {
 		Logger:       cfg.Logger,
 		ReplyTimeout: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
-			return newMachine(t, members, offsets, cfg.Settings, cfg.NewID)
+			return NewMachine(t, members, offsets, cfg.Settings, cfg.NewID)
 		},
 	})}
 }
@@ -453,8 +453,8 @@ func failCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, 
 }
 
 // CommitInTransaction handles TxnOffsetCommit, whose fields are those of a commit, for a producer whose transaction has the
-// group, as the transaction's coordinator has said.
-func (sv *Service) CommitInTransaction(by coord.Producer, req *kmsg.OffsetCommitRequest, reply func(*kmsg.OffsetCommitResponse)) {
+// group, as the transaction's coordinator has said. check tells, in the order of the partition's records, why that does not count any more; nil: nobody was asked.
+func (sv *Service) CommitInTransaction(by coord.Producer, req *kmsg.OffsetCommitRequest, check func() error, reply func(*kmsg.OffsetCommitResponse)) {
 	resp := kmsg.NewPtrOffsetCommitResponse()
 	fail := func(code int16) {
 		failCommit(req, resp, code)
@@ -465,6 +465,11 @@ func (sv *Service) CommitInTransaction(by coord.Producer, req *kmsg.OffsetCommit
 		code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 			var refused int16
 			resp.Topics, refused = m.CommitInTransaction(s, by, req)
+			if check != nil {
+				if err := check(); err != nil {
+					s.Refuse(err)
+				}
+			}
 			s.Reply(func(err error) {
 				if code := codeOr(err, refused); code != 0 {
 					fail(code)
@@ -479,16 +484,17 @@ func (sv *Service) CommitInTransaction(by coord.Producer, req *kmsg.OffsetCommit
 	}
 }
 
-// EndTransaction writes the marker that ends a transaction into a partition of Topic. It is called with nil when the marker is
-// committed.
-func (sv *Service) EndTransaction(partition int32, end coord.Marker, reply func(error)) {
-	err := sv.rt.Do(partition, func(_ *Machine, s *coord.Step) {
+// EndTransaction writes the marker that ends a transaction into a partition of Topic. reply is called with nil when the marker
+// is committed. The caller must make the pending commit of the log, and may do so after more markers.
+func (sv *Service) EndTransaction(partition int32, end coord.Marker, reply func(error)) coord.PendingCommit {
+	pending, err := sv.rt.Stage(partition, func(_ *Machine, s *coord.Step) {
 		s.PutMarker(end)
 		s.Reply(reply)
 	})
 	if err != nil {
 		reply(err)
 	}
+	return pending
 }
 
 // Fetch answers the groups of an OffsetFetch, in order, each with its own code. A node without a

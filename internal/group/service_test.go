@@ -30,6 +30,10 @@ type memLog struct {
 	waits   []func(error)
 }
 
+func (l *memLog) AppendMarker(b record.Batch, e record.Epoch, _ int16) (record.Offset, error) {
+	return l.AppendBatch(b, e)
+}
+
 func (l *memLog) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -57,13 +57,16 @@ func pendingSize(group, topic string, metadata int) int64 {
 }
 
 // CommitInTransaction handles TxnOffsetCommit, whose fields are those of a commit. The code is that of the whole
-// request; those of the partitions are in the topics. The topics of req must exist and have their names.
+// request; those of the partitions are in the topics. The topics of req must exist and have their names. req has the version of the commit
+// with whose codes it is answered.
 func (m *Machine) CommitInTransaction(s *coord.Step, by coord.Producer, req *kmsg.OffsetCommitRequest) ([]kmsg.OffsetCommitResponseTopic, int16) {
 	g := m.findGroup(s, req.Group)
 	code := int16(0)
 	switch {
 	case g != nil:
 		code = classic.AcceptTransactional(g.classic, req)
+	case req.Generation >= 0 && req.Version >= 9:
+		code = groupIDNotFound
 	case req.Generation >= 0:
 		code = illegalGeneration
 	}
@@ -100,7 +103,7 @@ func (m *Machine) addPending(g *group, by coord.Producer, at topicPartition, o p
 	}
 	g.pending[at] = append(g.pending[at], o)
 	t.places[pendingPlace{g.id, at}] = struct{}{}
-	m.memory.Add(pendingSize(g.id, at.topic, len(o.offset.metadata)))
+	m.memory.Add(pendingSize(g.id, at.topic, len(o.offset.Metadata)))
 }
 
 // removePending removes the offset that a producer has sent for a partition, if there is one, and returns it. The
@@ -112,7 +115,7 @@ func (m *Machine) removePending(g *group, producer int64, at topicPartition) (o 
 		return pendingOffset{}
 	}
 	o = list[i]
-	m.memory.Add(-pendingSize(g.id, at.topic, len(o.offset.metadata)))
+	m.memory.Add(-pendingSize(g.id, at.topic, len(o.offset.Metadata)))
 	if list = slices.Delete(list, i, i+1); len(list) == 0 {
 		delete(g.pending, at)
 	} else {

@@ -1,10 +1,12 @@
 package group
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -115,7 +117,7 @@ func (w *offsetsWorld) act() {
 	req := w.request(group)
 	switch n := w.rng.IntN(20); {
 	case n < 8:
-		w.sv.CommitInTransaction(by, req, func(r *kmsg.OffsetCommitResponse) { w.expectCodes(r.Topics) })
+		w.sv.CommitInTransaction(by, req, nil, func(r *kmsg.OffsetCommitResponse) { w.expectCodes(r.Topics) })
 		for _, p := range req.Topics[0].Partitions {
 			w.did = append(w.did, entry{group: group, partition: p.Partition, at: p.Offset, producer: producer})
 		}
@@ -130,7 +132,7 @@ func (w *offsetsWorld) act() {
 			if err != nil {
 				w.tb.Fatal(err)
 			}
-		})
+		}).Commit()
 		w.did = append(w.did, entry{producer: producer, ends: true, commit: commit})
 	case n < 18:
 		w.deleteOffset(group, int32(w.rng.IntN(4)))
@@ -147,13 +149,11 @@ func (w *offsetsWorld) act() {
 }
 
 func (w *offsetsWorld) deleteOffset(group string, partition int32) {
-	committed, _ := naiveOffsets(w.did)
-	_, hadIt := committed[fmt.Sprint(group, "/", partition)]
 	req := kmsg.NewPtrOffsetDeleteRequest()
 	req.Group = group
 	req.Topics = []kmsg.OffsetDeleteRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{Partition: partition}}}}
 	w.sv.DeleteOffsets(req, func(r *kmsg.OffsetDeleteResponse) {
-		if r.ErrorCode == 0 && hadIt {
+		if r.ErrorCode == 0 {
 			w.did = append(w.did, entry{group: group, partition: partition, at: -1})
 		}
 	})
@@ -234,7 +234,7 @@ func TestTransactionalCommitOfMembers(t *testing.T) {
 	w.startService()
 	defer func() { w.sv.Close() }()
 	commit := func(group, member string, generation int32) (code int16) {
-		w.sv.CommitInTransaction(coord.Producer{ID: 1}, commitRequest(group, member, generation, 5), func(r *kmsg.OffsetCommitResponse) {
+		w.sv.CommitInTransaction(coord.Producer{ID: 1}, commitRequest(group, member, generation, 5), nil, func(r *kmsg.OffsetCommitResponse) {
 			code = r.Topics[0].Partitions[0].ErrorCode
 		})
 		return code
@@ -245,7 +245,7 @@ func TestTransactionalCommitOfMembers(t *testing.T) {
 		want          int16
 	}{
 		"a group that is not there":                  {"new", "", -1, 0},
-		"a member of a group that is not there":      {"other", "m", 3, illegalGeneration},
+		"a member of a group that is not there":      {"other", "m", 3, groupIDNotFound},
 		"a member that an empty group does not have": {"new", "m", 3, unknownMemberID},
 		"no group": {"", "", -1, invalidGroupID},
 	} {
@@ -255,6 +255,32 @@ func TestTransactionalCommitOfMembers(t *testing.T) {
 		if got := commit(c.group, c.member, c.generation); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
+	}
+}
+
+// TestLateOffsetsOfTransactionsAreRefused proves that offsets do not count if the answer of the transaction's coordinator is outdated when their turn comes.
+func TestLateOffsetsOfTransactionsAreRefused(t *testing.T) {
+	w := &offsetsWorld{tb: t, rng: rand.New(rand.NewPCG(1, 1)), log: &memLog{}}
+	w.startService()
+	defer func() { w.sv.Close() }()
+	by, outdated := coord.Producer{ID: 1}, errors.New("outdated")
+	commit := func(offset int64, check error) (code int16) {
+		w.sv.CommitInTransaction(by, commitRequest("g", "", -1, offset), func() error { return check }, func(r *kmsg.OffsetCommitResponse) { code = r.Topics[0].Partitions[0].ErrorCode })
+		return code
+	}
+	if code := commit(10, nil); code != 0 {
+		t.Fatalf("the offset is refused with %d", code)
+	}
+	if code := commit(8, outdated); code == 0 {
+		t.Error("a late offset is taken")
+	}
+	w.sv.EndTransaction(0, coord.Marker{Producer: by, Marker: record.Marker{Commit: true}}, func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}).Commit()
+	if got := w.fetch("g", true); len(got) != 1 || !slices.Contains(slices.Collect(maps.Values(got)), "10") {
+		t.Errorf("the offsets are %v, want 10", got)
 	}
 }
 
@@ -268,20 +294,103 @@ func TestPendingOffsetsAreBounded(t *testing.T) {
 	var code int16
 	n := int64(0)
 	for ; code == 0 && n < 1_000_000; n++ {
-		sv.CommitInTransaction(coord.Producer{ID: n}, commitRequest("g", "", -1, n), func(r *kmsg.OffsetCommitResponse) { code = r.Topics[0].Partitions[0].ErrorCode })
+		sv.CommitInTransaction(coord.Producer{ID: n}, commitRequest("g", "", -1, n), nil, func(r *kmsg.OffsetCommitResponse) { code = r.Topics[0].Partitions[0].ErrorCode })
 	}
 	if code != coordinatorNotAvailable || sv.MemoryUsed() > 4<<20 {
 		t.Fatalf("%d after %d commits, %d bytes are used", code, n, sv.MemoryUsed())
 	}
 	for id := range n {
-		sv.EndTransaction(0, coord.Marker{Producer: coord.Producer{ID: id}}, func(error) {})
+		sv.EndTransaction(0, coord.Marker{Producer: coord.Producer{ID: id}}, func(error) {}).Commit()
 	}
 	if used := sv.MemoryUsed(); used > 4096 {
 		t.Errorf("%d bytes are used when all have ended", used)
 	}
-	sv.CommitInTransaction(coord.Producer{ID: 1}, commitRequest("g", "", -1, 1), func(r *kmsg.OffsetCommitResponse) { code = r.Topics[0].Partitions[0].ErrorCode })
+	sv.CommitInTransaction(coord.Producer{ID: 1}, commitRequest("g", "", -1, 1), nil, func(r *kmsg.OffsetCommitResponse) { code = r.Topics[0].Partitions[0].ErrorCode })
 	if code != 0 {
 		t.Errorf("a commit after that: %d", code)
+	}
+}
+
+// compactLog is what compaction leaves of a log at last: all markers, and the batches that have the latest record of a key, unless
+// that is a tombstone.
+func compactLog(tb testing.TB, log *memLog) *memLog {
+	tb.Helper()
+	latest := map[string]int{} // by key: the batch, or -1 for a tombstone
+	keys := make([][]string, len(log.batches))
+	for i, b := range log.batches {
+		if b.Control() {
+			continue
+		}
+		var r record.Reader
+		for r.Reset(b, 1<<20); r.Next(); {
+			key := string(r.Record.Key)
+			keys[i], latest[key] = append(keys[i], key), i
+			if r.Record.Value == nil {
+				latest[key] = -1
+			}
+		}
+		if err := r.Err(); err != nil {
+			tb.Fatal(err)
+		}
+		r.Close()
+	}
+	out := &memLog{end: log.end, hw: log.hw}
+	for i, b := range log.batches {
+		if b.Control() || slices.ContainsFunc(keys[i], func(key string) bool { return latest[key] == i }) {
+			out.batches = append(out.batches, b)
+		}
+	}
+	return out
+}
+
+// TestDeletedPendingOffsetsStayDeleted proves that an offset which is pending when it, its group or its topic is deleted is not
+// committed by the marker of its transaction, also not at a load after the log was compacted.
+func TestDeletedPendingOffsetsStayDeleted(t *testing.T) {
+	for what, deletes := range map[string]func(sv *Service){
+		"group": func(sv *Service) {
+			sv.Delete([]string{"g"}, func(r []kmsg.DeleteGroupsResponseGroup) {
+				if r[0].ErrorCode != 0 {
+					t.Errorf("the group is not deleted: %d", r[0].ErrorCode)
+				}
+			})
+		},
+		"offset": func(sv *Service) {
+			req := kmsg.NewPtrOffsetDeleteRequest()
+			req.Group = "g"
+			req.Topics = []kmsg.OffsetDeleteRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{Partition: 0}}}}
+			sv.DeleteOffsets(req, func(*kmsg.OffsetDeleteResponse) {})
+		},
+		"topic": func(sv *Service) {
+			sv.TopicDeleted("t", [16]byte{7})
+			sv.work.Wait()
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			start := func(log *memLog) *Service {
+				sv := New(Config{Logger: slog.New(slog.DiscardHandler), Partitions: func() int32 { return 1 }})
+				sv.StartLeading(0, 1, log)
+				eventually(t, "it is loaded", func() bool { return sv.fetchOne("other") == "ok" })
+				return sv
+			}
+			log, by := &memLog{}, coord.Producer{ID: 1}
+			sv := start(log)
+			sv.CommitInTransaction(by, commitRequest("g", "", -1, 5), nil, func(r *kmsg.OffsetCommitResponse) {
+				if code := r.Topics[0].Partitions[0].ErrorCode; code != 0 {
+					t.Errorf("the commit is refused: %d", code)
+				}
+			})
+			deletes(sv)
+			sv.EndTransaction(0, coord.Marker{Producer: by, Marker: record.Marker{Commit: true}}, func(error) {}).Commit()
+			if got := sv.fetchOne("g"); got != "ok" {
+				t.Errorf("after the deletion and the commit: %s", got)
+			}
+			sv.Close()
+			sv = start(compactLog(t, log))
+			defer sv.Close()
+			if got := sv.fetchOne("g"); got != "ok" {
+				t.Errorf("after a load of the compacted log: %s", got)
+			}
+		})
 	}
 }
 

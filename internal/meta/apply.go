@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -17,11 +18,14 @@ type step struct {
 	delta     *Delta
 	topics    map[UUID]*topicCopy            // the step's own copies
 	overrides map[config.Resource]*overrides // the step's own copies
+	grants    map[string]*Grants             // the step's own copies, by principal
 
 	// copied tells which maps of the image are the step's own copies by now.
 	copied struct {
-		brokers, nodes, configs, features bool
-		names, ids                        [shards]bool
+		brokers, nodes, configs, features, credentials, quotas, delegations bool
+		names, ids                                                          [shards]bool
+		acls                                                                [aclShards]bool
+		delegationShards                                                    [delegationShards]bool
 	}
 }
 
@@ -66,6 +70,8 @@ func (s *step) applyRecord(rec Record) error {
 		s.m.lastBrokerEpoch = max(s.m.lastBrokerEpoch, r.Epoch)
 	case BrokerChanged:
 		return s.changeBroker(r)
+	case DirectoryWritten:
+		return raiseGeneration(s, r)
 	case TopicCreated:
 		return s.createTopic(r)
 	case TopicChanged:
@@ -91,6 +97,16 @@ func (s *step) applyRecord(rec Record) error {
 		return s.setFeature(FeatureSet{Name: LevelFeature, Level: r.Level})
 	case FeaturesChanged:
 		s.m.featuresEpoch = max(s.m.featuresEpoch, r.Epoch)
+	default:
+		return applyMemberRecord(s, rec)
+	}
+	return nil
+}
+
+// applyMemberRecord applies a record of nodes, tokens, ACLs, credentials, quotas, delegation tokens, the certificate authority and of securing: of who may be
+// in the cluster, what for, and how much of it.
+func applyMemberRecord(s *step, rec Record) error {
+	switch r := rec.(type) {
 	case NodeForgotten:
 		return s.forgetNode(r.ID)
 	case NodeAdmitted:
@@ -103,6 +119,44 @@ func (s *step) applyRecord(rec Record) error {
 		return s.revokeToken(r.ID)
 	case TokenForgotten:
 		return s.forgetToken(r.ID)
+	case ACLSet:
+		return s.setACL(r.ACL)
+	case ACLUnset:
+		return s.unsetACL(r.ACL)
+	case CredentialSet:
+		return s.setCredential(r.ScramCredential)
+	case CredentialUnset:
+		return s.unsetCredential(r.CredentialOwner)
+	case QuotaSet:
+		return setQuota(s, r)
+	case QuotaUnset:
+		return unsetQuota(s, r)
+	case DelegationTokenMade:
+		return makeDelegationToken(s, r.DelegationToken)
+	case DelegationTokenExpirySet:
+		return setDelegationExpiry(s, r)
+	case DelegationTokenRemoved:
+		return removeDelegationToken(s, r.ID)
+	case AuthoritySet:
+		return setAuthority(s, r)
+	case SecuringSet:
+		return setSecuring(s, r)
+	default:
+		return applyLinkRecord(s, rec)
+	}
+}
+
+// applyLinkRecord applies a record of links and mirrors.
+func applyLinkRecord(s *step, rec Record) error {
+	switch r := rec.(type) {
+	case LinkSet:
+		return setLink(s, r.Link)
+	case LinkRemoved:
+		return removeLink(s, r.ID)
+	case MirrorSet:
+		return setMirror(s, r)
+	case PartitionMirrorSet:
+		return setPartitionMirror(s, r)
 	}
 	return nil
 }
@@ -114,6 +168,9 @@ func (s *step) createCluster(r ClusterCreated) error {
 	if r.ID == "" || r.Tag == 0 || r.Tag > MaxTag {
 		return fmt.Errorf("cluster %q with tag %d", r.ID, r.Tag)
 	}
+	if s.m.links.Len() > 0 || hasMirrors(s.m) { // nobody has looked whether they lead to this cluster
+		return fmt.Errorf("cluster %s is created after its links", r.ID)
+	}
 	s.m.ClusterID, s.m.Tag = r.ID, r.Tag
 	return nil
 }
@@ -124,7 +181,6 @@ func (s *step) copyBrokers() {
 		s.copied.brokers = true
 		s.m.Brokers = cloneMap(s.m.Brokers)
 	}
-	s.delta.Brokers = true
 }
 
 func (s *step) registerBroker(b Broker) error {
@@ -136,11 +192,17 @@ func (s *step) registerBroker(b Broker) error {
 			return err
 		}
 	}
+	if b.Generation != 0 {
+		if err := s.requireLevel(LevelGeneration); err != nil {
+			return err
+		}
+	}
 	old := s.m.Brokers[b.ID]
 	if old != nil && b.Epoch < old.Epoch {
 		return fmt.Errorf("broker %d goes back from epoch %d to %d", b.ID, old.Epoch, b.Epoch)
 	}
 	s.copyBrokers()
+	s.delta.Brokers = true
 	s.m.Brokers[b.ID] = &b
 	s.keepNode(b.ID)
 	s.m.lastBrokerEpoch = max(s.m.lastBrokerEpoch, b.Epoch)
@@ -161,11 +223,28 @@ func (s *step) changeBroker(r BrokerChanged) error {
 		b.RecordedEpoch = b.Epoch
 	}
 	s.copyBrokers()
+	s.delta.Brokers = true
 	s.m.Brokers[r.ID] = &b
 	if old.State != BrokerFenced || r.State == BrokerFenced {
 		return nil
 	}
 	return s.raiseLeaderEpochs(r.ID)
+}
+
+// raiseGeneration is no change of the brokers for who follows the image: see Broker.equal.
+func raiseGeneration(s *step, r DirectoryWritten) error {
+	if err := s.requireLevel(LevelGeneration); err != nil {
+		return err
+	}
+	old := s.m.Brokers[r.ID]
+	if old == nil || old.Epoch != r.Epoch || r.Generation <= old.Generation {
+		return fmt.Errorf("the directory of broker %d with epoch %d has generation %d, and its registration is %+v", r.ID, r.Epoch, r.Generation, old)
+	}
+	b := *old
+	b.Generation = r.Generation
+	s.copyBrokers()
+	s.m.Brokers[r.ID] = &b
+	return nil
 }
 
 // raiseLeaderEpochs raises the leader epoch of all partitions that a broker leads. It
@@ -199,6 +278,7 @@ func (s *step) unregisterBroker(id int32) error {
 		return fmt.Errorf("broker %d is not registered", id)
 	}
 	s.copyBrokers()
+	s.delta.Brokers = true
 	delete(s.m.Brokers, id)
 	return nil
 }
@@ -310,6 +390,11 @@ func (s *step) setPartitions(r PartitionsSet) error {
 	for i := first; i < min(len(t.Partitions), first+len(r.Partitions)); i++ {
 		if err := checkEpochsRise(t, i, r.Partitions[i-first].LeaderEpoch, r.Partitions[i-first].PartitionEpoch); err != nil {
 			return err
+		}
+	}
+	for i := range r.Partitions {
+		if r.Partitions[i].Mirror = nil; first+i < len(t.Partitions) {
+			r.Partitions[i].Mirror = t.Partitions[first+i].Mirror
 		}
 	}
 	n := copy(t.Partitions[first:], r.Partitions)
@@ -471,4 +556,259 @@ func cloneMap[K comparable, V any](m map[K]V) map[K]V {
 	c := make(map[K]V, len(m)+1)
 	maps.Copy(c, m)
 	return c
+}
+
+// copyGrants gives the step its own copy of a principal's ACLs, once a step.
+func (s *step) copyGrants(principal string) *Grants {
+	if g := s.grants[principal]; g != nil {
+		return g
+	}
+	if s.grants == nil {
+		s.grants = map[string]*Grants{}
+		next := ACLs{}
+		if s.m.acls != nil {
+			next = *s.m.acls
+		}
+		s.m.acls = &next
+	}
+	shard := shardOfPrincipal(principal)
+	if !s.copied.acls[shard] {
+		s.copied.acls[shard] = true
+		s.m.acls.byPrincipal[shard] = cloneMap(s.m.acls.byPrincipal[shard])
+	}
+	g := &Grants{}
+	if old := s.m.acls.byPrincipal[shard][principal]; old != nil {
+		g.ACLs = slices.Clone(old.ACLs)
+	}
+	s.grants[principal] = g
+	s.delta.Security = true
+	return g
+}
+
+func (s *step) setACL(a ACL) error {
+	if err := s.requireLevel(a.leastLevel()); err != nil {
+		return err
+	}
+	if !a.IsComplete() {
+		return fmt.Errorf("an ACL lacks a value: %+v", a)
+	}
+	g := s.copyGrants(a.Principal)
+	at, found := slices.BinarySearchFunc(g.ACLs, a, compareACLs)
+	if found {
+		return fmt.Errorf("an ACL is set again: %+v", a)
+	}
+	g.ACLs = slices.Insert(g.ACLs, at, a)
+	s.m.acls.byPrincipal[shardOfPrincipal(a.Principal)][a.Principal] = g
+	s.m.acls.n++
+	s.m.acls.bytes += ACLBytes(&a)
+	if a.Operation.IsRole() {
+		s.m.acls.roles++
+	}
+	return nil
+}
+
+func (s *step) unsetACL(a ACL) error {
+	if err := s.requireLevel(a.leastLevel()); err != nil {
+		return err
+	}
+	g := s.copyGrants(a.Principal)
+	at, found := slices.BinarySearchFunc(g.ACLs, a, compareACLs)
+	if !found {
+		return fmt.Errorf("an ACL is unset that is not there: %+v", a)
+	}
+	g.ACLs = slices.Delete(g.ACLs, at, at+1)
+	shard := s.m.acls.byPrincipal[shardOfPrincipal(a.Principal)]
+	shard[a.Principal] = g
+	s.m.acls.bytes -= ACLBytes(&a)
+	if a.Operation.IsRole() {
+		s.m.acls.roles--
+	}
+	if s.m.acls.n--; len(g.ACLs) == 0 { // no empty one is kept
+		delete(shard, a.Principal)
+		delete(s.grants, a.Principal)
+	}
+	return nil
+}
+
+// copyCredentials gives the step its own map of credentials, once a step.
+func (s *step) copyCredentials() map[CredentialOwner]*ScramCredential {
+	if !s.copied.credentials {
+		s.copied.credentials = true
+		s.m.credentials = &Credentials{ByOwner: cloneMap(s.m.credentials.ByOwner), Secret: s.m.credentials.Secret}
+	}
+	s.delta.Security = true
+	return s.m.credentials.ByOwner
+}
+
+func (s *step) setCredential(c ScramCredential) error {
+	if err := s.requireLevel(LevelSecurity); err != nil {
+		return err
+	}
+	n := c.Mechanism.KeyBytes()
+	if c.User == "" || n == 0 || len(c.Salt) == 0 || len(c.StoredKey) != n || len(c.ServerKey) != n || c.Iterations <= 0 {
+		return fmt.Errorf("a credential of user %q for mechanism %d lacks a value", c.User, c.Mechanism)
+	}
+	if c.CredentialOwner == secretOwner() {
+		if len(c.Salt) != len(Credentials{}.Secret) {
+			return fmt.Errorf("the secret of the credentials has %d bytes", len(c.Salt))
+		}
+		s.copyCredentials()
+		s.m.credentials.Secret = [32]byte(c.Salt)
+		return nil
+	}
+	s.copyCredentials()[c.CredentialOwner] = &c
+	return nil
+}
+
+func (s *step) unsetCredential(o CredentialOwner) error {
+	if err := s.requireLevel(LevelSecurity); err != nil {
+		return err
+	}
+	if s.m.credentials.ByOwner[o] == nil {
+		return fmt.Errorf("a credential of user %q for mechanism %d is unset, and is not there", o.User, o.Mechanism)
+	}
+	delete(s.copyCredentials(), o)
+	return nil
+}
+
+// copyQuotas gives the step its own map of entities, once a step.
+func copyQuotas(s *step) map[QuotaEntity]map[QuotaKey]float64 {
+	if !s.copied.quotas {
+		s.copied.quotas = true
+		s.m.quotas = &Quotas{ByEntity: cloneMap(s.m.quotas.ByEntity)}
+	}
+	s.delta.Quotas = true
+	return s.m.quotas.ByEntity
+}
+
+func setQuota(s *step, r QuotaSet) error {
+	if err := s.requireLevel(LevelQuotas); err != nil {
+		return err
+	}
+	if !r.Entity.HasKey(r.Key) || !(r.Value > 0) || math.IsInf(r.Value, 1) {
+		return fmt.Errorf("a quota %s of %v for %+v", r.Key, r.Value, r.Entity)
+	}
+	all := copyQuotas(s)
+	set := maps.Clone(all[r.Entity]) // that of the image before stays as it is
+	if set == nil {
+		set = map[QuotaKey]float64{}
+	}
+	set[r.Key] = r.Value
+	all[r.Entity] = set
+	return nil
+}
+
+func unsetQuota(s *step, r QuotaUnset) error {
+	if err := s.requireLevel(LevelQuotas); err != nil {
+		return err
+	}
+	if _, ok := s.m.quotas.ByEntity[r.Entity][r.Key]; !ok {
+		return fmt.Errorf("a quota %s for %+v is unset, and is not there", r.Key, r.Entity)
+	}
+	all := copyQuotas(s)
+	set := maps.Clone(all[r.Entity])
+	if delete(set, r.Key); len(set) == 0 {
+		delete(all, r.Entity)
+	} else {
+		all[r.Entity] = set
+	}
+	return nil
+}
+
+// copyDelegations gives the step its own copy of the map with a token, once a step.
+func copyDelegations(s *step, id UUID) map[UUID]*DelegationToken {
+	if !s.copied.delegations {
+		s.copied.delegations = true
+		next := *s.m.delegations
+		s.m.delegations = &next
+	}
+	at := shardOfDelegation(id)
+	if !s.copied.delegationShards[at] {
+		s.copied.delegationShards[at] = true
+		s.m.delegations.shards[at] = &DelegationShard{ByID: cloneMap(s.m.delegations.shards[at].tokens())}
+	}
+	s.delta.Security, s.delta.DelegationTokens = true, true
+	return s.m.delegations.shards[at].ByID
+}
+
+func makeDelegationToken(s *step, t DelegationToken) error {
+	if err := s.requireLevel(LevelIdentity); err != nil {
+		return err
+	}
+	if err := t.check(); err != nil {
+		return err
+	}
+	if s.m.delegations.Find(t.ID) != nil {
+		return fmt.Errorf("delegation token %s is made again", t.ID)
+	}
+	copyDelegations(s, t.ID)[t.ID] = &t
+	s.m.delegations.n++
+	s.m.delegations.bytes += t.Bytes()
+	return nil
+}
+
+func setDelegationExpiry(s *step, r DelegationTokenExpirySet) error {
+	if err := s.requireLevel(LevelIdentity); err != nil {
+		return err
+	}
+	old := s.m.delegations.Find(r.ID)
+	if old == nil {
+		return fmt.Errorf("delegation token %s gets another end, and is not there", r.ID)
+	}
+	t := *old
+	t.Expires = r.Expires
+	if err := t.check(); err != nil {
+		return err
+	}
+	copyDelegations(s, t.ID)[t.ID] = &t
+	return nil
+}
+
+func removeDelegationToken(s *step, id UUID) error {
+	if err := s.requireLevel(LevelIdentity); err != nil {
+		return err
+	}
+	old := s.m.delegations.Find(id)
+	if old == nil {
+		return fmt.Errorf("delegation token %s is removed, and is not there", id)
+	}
+	delete(copyDelegations(s, id), id)
+	s.m.delegations.n--
+	s.m.delegations.bytes -= old.Bytes()
+	return nil
+}
+
+// setAuthority makes the authority of a record the present one.
+func setAuthority(s *step, r AuthoritySet) error {
+	if err := s.requireLevel(LevelIdentity); err != nil {
+		return err
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	if old := s.m.authority; old != nil && (r.Number < old.Number || r.Round <= old.Round) {
+		return fmt.Errorf("the certificate authority goes back from %d, round %d, to %d, round %d", old.Number, old.Round, r.Number, r.Round)
+	}
+	s.m.authority = &r.Authority
+	s.delta.Security = true
+	return nil
+}
+
+// setSecuring makes the Securing of a record the present one. It never goes back from the last state.
+func setSecuring(s *step, r SecuringSet) error {
+	if err := s.requireLevel(LevelSecuring); err != nil {
+		return err
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	if s.m.authority == nil {
+		return errors.New("securing without a certificate authority")
+	}
+	if old := s.m.securing; old != nil && (old.State == SecuringFinished && r.State != SecuringFinished || old.HasUser && !r.HasUser || old.KeyID != r.KeyID) {
+		return fmt.Errorf("securing goes back from %+v to %+v", *old, r.Securing)
+	}
+	s.m.securing = &r.Securing
+	s.delta.Security = true
+	return nil
 }

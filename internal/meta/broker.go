@@ -24,6 +24,9 @@ type Broker struct {
 	// RaftID is raft's id of the node's part of the metadata quorum, by which other nodes send it
 	// messages. It is 0 if the registration was written below LevelCluster.
 	RaftID uint64
+	// Generation is a number that the node's data directory has noted: it never has a lower one, and a copy of it that was
+	// made before has. Apply keeps it from LevelGeneration on; 0 stands for none.
+	Generation int64
 }
 
 // BrokerState says whether a registered node serves:
@@ -98,6 +101,7 @@ func (b *Broker) AddressFor(listener string) (host string, port int32) {
 	return b.Address()
 }
 
+// equal leaves out the generation, which only the next registration looks at.
 func (b *Broker) equal(c *Broker) bool {
 	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory && b.RecordedEpoch == c.RecordedEpoch && b.RaftID == c.RaftID &&
 		slices.Equal(b.Listeners, c.Listeners) && slices.Equal(b.Features, c.Features)
@@ -115,6 +119,9 @@ func (b *Broker) check() error {
 		if l.Port < 0 || l.Port > 65535 {
 			return fmt.Errorf("broker %d on port %d", b.ID, l.Port)
 		}
+	}
+	if b.Generation < 0 {
+		return fmt.Errorf("broker %d has a directory of generation %d", b.ID, b.Generation)
 	}
 	for _, f := range b.Features {
 		if f.Min > f.Max {

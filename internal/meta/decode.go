@@ -77,12 +77,11 @@ func (r *reader) readCountUpTo(limit int) int {
 	return n
 }
 
-func (r *reader) readText() string {
-	n := r.readCount()
-	if n > maxText {
-		r.b, r.bad = nil, true
-		return ""
-	}
+func (r *reader) readText() string { return r.readTextUpTo(maxText) }
+
+// readTextUpTo reads a text that must not have more bytes than limit.
+func (r *reader) readTextUpTo(limit int) string {
+	n := r.readCountUpTo(limit)
 	s := string(r.b[:n])
 	r.b = r.b[n:]
 	return s
@@ -97,8 +96,8 @@ func (r *reader) readBytes(to []byte) {
 	r.b = r.b[copy(to, r.b):]
 }
 
-// readRaftID reads one of raft's ids.
-func (r *reader) readRaftID() uint64 {
+// readUint64 reads eight bytes: one of raft's ids, or the bits of a number.
+func (r *reader) readUint64() uint64 {
 	var b [8]byte
 	r.readBytes(b[:])
 	return binary.BigEndian.Uint64(b[:])
@@ -225,7 +224,10 @@ func (r *reader) readBroker() Broker {
 		b.RecordedEpoch = r.readInt64()
 	}
 	if len(r.b) > 0 {
-		b.RaftID = r.readRaftID()
+		b.RaftID = r.readUint64()
+	}
+	if len(r.b) > 0 {
+		b.Generation = r.readInt64()
 	}
 	return b
 }
@@ -310,7 +312,7 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 	return err
 }
 
-// readNodeRecord reads the body of a record about nodes and tokens into rec.
+// readNodeRecord reads the body of a record about nodes, their directories and tokens into rec.
 func (r *reader) readNodeRecord(tag uint64, rec *Record) {
 	switch tag {
 	case tagNodeAdmitted:
@@ -319,6 +321,8 @@ func (r *reader) readNodeRecord(tag uint64, rec *Record) {
 			a.Ends = r.readInt64()
 		}
 		*rec = a
+	case tagDirectoryWritten:
+		*rec = DirectoryWritten{ID: r.readInt32(), Epoch: r.readInt64(), Generation: r.readInt64()}
 	case tagNodeForgotten:
 		*rec = NodeForgotten{ID: r.readInt32()}
 	case tagNodeRemoved:
@@ -329,6 +333,51 @@ func (r *reader) readNodeRecord(tag uint64, rec *Record) {
 		*rec = TokenRevoked{ID: r.readTokenID()}
 	case tagTokenForgotten:
 		*rec = TokenForgotten{ID: r.readTokenID()}
+	case tagACLSet:
+		*rec = ACLSet{r.readACL()}
+	case tagACLUnset:
+		*rec = ACLUnset{r.readACL()}
+	case tagCredentialSet:
+		c := ScramCredential{CredentialOwner: r.readOwner()}
+		c.Salt, c.StoredKey, c.ServerKey = []byte(r.readText()), []byte(r.readText()), []byte(r.readText())
+		c.Iterations = r.readNonNegative()
+		*rec = CredentialSet{c}
+	case tagCredentialUnset:
+		*rec = CredentialUnset{r.readOwner()}
+	case tagQuotaSet:
+		*rec = QuotaSet{Entity: r.readQuotaEntity(), Key: QuotaKey(r.readText()), Value: math.Float64frombits(r.readUint64())}
+	case tagQuotaUnset:
+		*rec = QuotaUnset{Entity: r.readQuotaEntity(), Key: QuotaKey(r.readText())}
+	case tagDelegationTokenMade:
+		*rec = DelegationTokenMade{r.readDelegationToken()}
+	case tagDelegationTokenExpirySet:
+		*rec = DelegationTokenExpirySet{ID: r.readUUID(), Expires: r.readInt64()}
+	case tagDelegationTokenRemoved:
+		*rec = DelegationTokenRemoved{ID: r.readUUID()}
+	case tagAuthoritySet:
+		*rec = AuthoritySet{r.readAuthority()}
+	case tagSecuringSet:
+		*rec = SecuringSet{r.readSecuring()}
+	default:
+		r.readLinkRecord(tag, rec)
+	}
+}
+
+// readLinkRecord reads the body of a record about links and mirrors into rec.
+func (r *reader) readLinkRecord(tag uint64, rec *Record) {
+	switch tag {
+	case tagLinkSet:
+		*rec = LinkSet{r.readLink()}
+	case tagLinkRemoved:
+		*rec = LinkRemoved{ID: r.readUUID()}
+	case tagMirrorSet:
+		m := MirrorSet{Topic: r.readUUID()}
+		if len(r.b) > 0 {
+			m.Mirror = r.readMirror()
+		}
+		*rec = m
+	case tagPartitionMirrorSet:
+		*rec = PartitionMirrorSet{Topic: r.readUUID(), Partition: r.readNonNegative(), PartitionMirror: r.readPartitionMirror()}
 	default:
 		panic(fmt.Sprintf("BUG: record %d has a tag and no reader", tag))
 	}
@@ -346,4 +395,138 @@ func (r *reader) readPartitionsSet() PartitionsSet {
 		r.readElement(func(r *reader) { s.Partitions[i] = r.readPartition() })
 	}
 	return s
+}
+
+func (r *reader) readACL() (a ACL) {
+	a.Principal, a.Host = r.readText(), r.readText()
+	a.Resource, a.Pattern = ResourceType(r.readSmall()), PatternType(r.readSmall())
+	a.Name = r.readText()
+	a.Operation, a.Permission = Operation(r.readSmall()), Permission(r.readSmall())
+	if a.Host == AnyHost {
+		a.Host = AnyHost // the constant needs no memory of its own
+	}
+	return a
+}
+
+// readSmall reads a number from 0 to math.MaxInt8.
+func (r *reader) readSmall() int8 {
+	v := r.readUvarint()
+	if v > math.MaxInt8 {
+		r.bad = true
+		return 0
+	}
+	return int8(v)
+}
+
+func (r *reader) readOwner() CredentialOwner {
+	return CredentialOwner{User: r.readText(), Mechanism: ScramMechanism(r.readSmall())}
+}
+
+func (r *reader) readQuotaEntity() (e QuotaEntity) {
+	for _, n := range []*QuotaName{&e.User, &e.ClientID, &e.IP} {
+		n.Is, n.Name = r.readBool(), r.readText()
+	}
+	return e
+}
+
+func (r *reader) readDelegationToken() DelegationToken {
+	t := DelegationToken{ID: r.readUUID(), Owner: r.readText(), Requester: r.readText()}
+	if n := r.readCountUpTo(maxTokenRenewers); n > 0 {
+		t.Renewers = make([]string, n)
+		for i := range t.Renewers {
+			t.Renewers[i] = r.readText()
+		}
+	}
+	t.Issued, t.MaxTime, t.Expires = r.readInt64(), r.readInt64(), r.readInt64()
+	check := r.readUvarint()
+	if check > math.MaxUint16 {
+		r.bad = true
+	}
+	t.KeyCheck = uint16(check)
+	return t
+}
+
+func (r *reader) readAuthority() (a Authority) {
+	a.Number, a.Round = uint32(r.readNonNegative()), uint32(r.readNonNegative())
+	for range r.readCountUpTo(maxAuthorityCertificates) {
+		a.Certificates = append(a.Certificates, []byte(r.readText()))
+	}
+	if cross := r.readText(); cross != "" {
+		a.Cross = []byte(cross)
+	}
+	a.SealedKey = []byte(r.readText())
+	return a
+}
+
+func (r *reader) readSecuring() (g Securing) {
+	g.State = SecuringState(r.readSmall())
+	r.readBytes(g.KeyID[:])
+	g.Super, g.HasUser = r.readText(), r.readBool()
+	g.Ready = r.readIDs()
+	return g
+}
+
+func (r *reader) readLink() (l Link) {
+	l.ID, l.Name, l.Source = r.readUUID(), r.readTextUpTo(MaxLinkName), r.readTextUpTo(maxClusterID)
+	if n := r.readCountUpTo(MaxLinkSettings); n > 0 {
+		l.Settings = make([]LinkSetting, n)
+		for i := range l.Settings {
+			r.readElement(func(r *reader) {
+				l.Settings[i] = LinkSetting{Key: r.readTextUpTo(MaxLinkSettingBytes), Value: r.readTextUpTo(MaxLinkSettingBytes)}
+			})
+		}
+	}
+	if secret := r.readTextUpTo(maxLinkSecret); secret != "" {
+		l.Secret = []byte(secret)
+	}
+	l.Paused = r.readBool()
+	return l
+}
+
+func (r *reader) readMirror() *Mirror {
+	m := &Mirror{Link: r.readUUID(), Topic: r.readTextUpTo(maxSourceTopic), TopicID: r.readUUID()}
+	if n := r.readCountUpTo(MaxPath); n > 0 {
+		m.Path = make([]string, n)
+		for i := range m.Path {
+			m.Path[i] = r.readTextUpTo(maxClusterID)
+		}
+	}
+	m.State = MirrorState(r.readState(uint8(MirrorPromoted)))
+	return m
+}
+
+func (r *reader) readPartitionMirror() (m PartitionMirror) {
+	m.State, m.Reason = PartitionMirrorState(r.readState(uint8(PartitionPromoted))), r.readTextUpTo(MaxMirrorReason)
+	if n := r.readCountUpTo(MaxLineages); n > 0 {
+		m.Lineages = make([]Lineage, n)
+		for i := range m.Lineages {
+			r.readElement(func(r *reader) {
+				m.Lineages[i] = Lineage{Cluster: r.readTextUpTo(maxClusterID), Epoch: r.readInt32(), Start: r.readInt64()}
+			})
+		}
+	}
+	if n := r.readCountUpTo(MaxCuts); n > 0 {
+		m.Cuts = make([]Cut, n)
+		for i := range m.Cuts {
+			r.readElement(func(r *reader) { m.Cuts[i] = Cut{Number: r.readInt32(), Offset: r.readInt64()} })
+		}
+	}
+	if len(r.b) > 0 {
+		m.Gap = OffsetRange{Start: r.readInt64(), End: r.readInt64()}
+	}
+	if len(r.b) > 0 {
+		m.Begin = MirrorBegin{IsDecided: r.readBool(), Offset: r.readInt64(), Topic: r.readUUID()}
+		m.TombstonesSince = r.readInt64()
+	}
+	return m
+}
+
+// readState reads a state up to the last one that this version knows.
+func (r *reader) readState(last uint8) uint8 {
+	v := r.readUvarint()
+	if v > uint64(last) {
+		r.newer = true
+		return 0
+	}
+	return uint8(v)
 }

@@ -49,6 +49,8 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{BrokerRegistered{Broker{ID: 1, Epoch: 3, Directory: UUID{7, 15: 9}}}, "0201260206000000000000000000000000000000000000000007000000000000000000000000000009"},
 		{BrokerRegistered{Broker{ID: 1, Epoch: 3, RecordedEpoch: 2}}, "020127020600000000000000000000000000000000000000000000000000000000000000000000000004"},
 		{BrokerRegistered{Broker{ID: 1, Epoch: 3, RaftID: 1 << 63}}, "02012f0206000000000000000000000000000000000000000000000000000000000000000000000000008000000000000000"},
+		{BrokerRegistered{Broker{ID: 1, Epoch: 3, Generation: 300}}, "0201310206000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000d804"},
+		{DirectoryWritten{ID: 1, Epoch: 300, Generation: 7}, "1b010402d8040e"},
 		{TopicCreated{ID: topic, Name: "t", Follows: true}, "04011301020300000000000000000000000010017401"},
 		{TopicChanged{ID: topic}, "0f01110102030000000000000000000000001000"},
 		{LevelSet{Level: 1}, "10010102"},
@@ -59,6 +61,34 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{TokenRevoked{ID: credential.TokenID{1, 7: 2}}, "1401080100000000000002"},
 		{NodeForgotten{7}, "1601010e"},
 		{TokenForgotten{ID: credential.TokenID{1, 7: 2}}, "1501080100000000000002"},
+		{ACLSet{ACL{Principal: "User:a", Host: "*", Resource: TopicResource, Pattern: LiteralPattern, Name: "t", Operation: Read, Permission: Allow}}, "17010f06557365723a61012a020301740303"},
+		{ACLUnset{ACL{Principal: "User:a", Host: "h", Resource: GroupResource, Pattern: PrefixedPattern, Name: "g", Operation: TwoPhaseCommit, Permission: Deny}}, "18010f06557365723a610168030401670f02"},
+		{ACLSet{ACL{Principal: "Group:g", Host: "*", Resource: TopicResource, Pattern: PrefixedPattern, Name: "t", Operation: WriterRole, Permission: Allow}}, "1701100747726f75703a67012a020401746603"},
+		{CredentialSet{ScramCredential{CredentialOwner{"a", ScramSHA256}, []byte{1}, []byte{2}, []byte{3}, 4096}}, "19010b0161010101010201038020"},
+		{CredentialUnset{CredentialOwner{"a", ScramSHA512}}, "1a0103016102"},
+		{QuotaSet{QuotaEntity{User: NamedQuota("a"), ClientID: NamedQuota("")}, ProducerByteRate, 1.5}, "1c0122010161010000001270726f64756365725f627974655f726174653ff8000000000000"},
+		{AuthoritySet{Authority{Number: 1, Round: 300, Certificates: [][]byte{{1, 2}, {3}}, Cross: []byte{4}, SealedKey: []byte{5, 6}}}, "21010e01ac0202" + "020102" + "0103" + "0104" + "020506"},
+		{AuthoritySet{Authority{Number: 2, Round: 3, Certificates: [][]byte{{1}}, SealedKey: []byte{5}}}, "210108" + "0203010101000105"},
+		{SecuringSet{Securing{State: SecuringObserved, KeyID: [8]byte{1, 7: 2}, Super: "a", HasUser: true, Ready: []int32{1, 300}}}, "220110" + "02" + "0100000000000002" + "0161" + "01" + "02" + "02d804"},
+		{SecuringSet{Securing{State: SecuringOpen, KeyID: [8]byte{9}, Super: "b"}}, "22010d" + "01" + "0900000000000000" + "0162" + "00" + "00"},
+		{QuotaUnset{QuotaEntity{IP: NamedQuota("::1")}, ConnectionRate}, "1d0122000000000103" + "3a3a31" + "18636f6e6e656374696f6e5f6372656174696f6e5f72617465"},
+		{DelegationTokenMade{DelegationToken{
+			ID: UUID{1, 15: 2}, Owner: "User:a", Requester: "User:b", Renewers: []string{"User:c", "User:d"}, Issued: 1000, MaxTime: 3000, Expires: 2000, KeyCheck: 0xbeef,
+		}}, "1e01360100000000000000000000000000000206557365723a6106557365723a620206557365723a6306557365723a64d00ff02ea01feffd02"},
+		{DelegationTokenExpirySet{ID: UUID{1, 15: 2}, Expires: 2500}, "1f0112010000000000000000000000000000028827"},
+		{DelegationTokenRemoved{ID: UUID{1, 15: 2}}, "20011001000000000000000000000000000002"},
+		{LinkSet{Link{ID: UUID{1, 15: 2}, Name: "l", Source: "c", Settings: []LinkSetting{{"a", "b"}, {Key: "k"}}, Secret: []byte{5, 6}, Paused: true}}, "23012201000000000000000000000000000002016c016302040161016203016b0002050601"},
+		{LinkSet{Link{ID: UUID{1, 15: 2}, Name: "l", Source: "c"}}, "23011701000000000000000000000000000002016c0163000000"},
+		{LinkRemoved{UUID{1, 15: 2}}, "24011001000000000000000000000000000002"},
+		{MirrorSet{topic, &Mirror{Link: UUID{1, 15: 2}, Topic: "s", TopicID: UUID{3, 15: 4}, Path: []string{"a", "c"}, State: MirrorPaused}}, "2501380102030000000000000000000000001001000000000000000000000000000002017303000000000000000000000000000004020161016302"},
+		{MirrorSet{Topic: topic}, "25011001020300000000000000000000000010"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{
+			State: PartitionGap, Reason: "why", Gap: OffsetRange{100, 900}, Lineages: []Lineage{{"a", 3, 0}, {"c", 5, 100}}, Cuts: []Cut{{7, 100}},
+		}}, "26012c01020300000000000000000000000010ac0202037768790204016106000501630ac80101030ec801c801880e"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{
+			State: PartitionTombstonesLost, Gap: OffsetRange{100, 900}, Begin: MirrorBegin{true, 70, UUID{3, 15: 4}}, TombstonesSince: 1000,
+		}}, "26012f01020300000000000000000000000010ac0203000000c801880e018c0103000000000000000000000000000004d00f"},
+		{PartitionMirrorSet{Topic: topic, PartitionMirror: PartitionMirror{State: PartitionMirrors}}, "260115010203000000000000000000000000100001000000"},
 	} {
 		seen[c.want.recordTag()] = true
 		b, err := hex.DecodeString(c.hex)

@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 )
 
+// UUID is a topic id, a broker's incarnation, or the id of a delegation token. The zero value stands for "no id".
+type UUID [16]byte
+
 // A producer id contains the tag of the cluster that gave it, so that batches which are
 // copied unchanged from one cluster to another never meet a producer with the same id
 // there:
@@ -68,4 +71,25 @@ func ParseUUID(s string) (u UUID, ok bool) {
 		return UUID{}, false
 	}
 	return u, true
+}
+
+// shards is how many maps the topics are spread over; a power of two.
+const shards = 256
+
+// shardOfName spreads names over the shards by their FNV-1a hash. Names that collide
+// (see Colliding) are in the same shard. The hash has no random seed, since an image
+// shares its shards with the next one.
+func shardOfName[S string | []byte](name S) int {
+	h := uint32(2166136261)
+	for i := range len(name) {
+		h = (h ^ uint32(dotToUnderscore(name[i]))) * 16777619
+	}
+	return int((h ^ h>>16) % shards)
+}
+
+func dotToUnderscore(c byte) byte {
+	if c == '.' {
+		return '_'
+	}
+	return c
 }

@@ -11,12 +11,6 @@ import (
 	"github.com/leatstream/leat/internal/credential"
 )
 
-// UUID is a topic id, or a broker's incarnation. The zero value stands for "no id".
-type UUID [16]byte
-
-// shards is how many maps the topics are spread over; a power of two.
-const shards = 256
-
 // Image is the cluster's metadata after some record. It never changes, so a reader may
 // keep it as long as it likes.
 type Image struct {
@@ -37,6 +31,13 @@ type Image struct {
 	features        map[string]int16
 	featuresEpoch   uint64 // see FeaturesEpoch
 	lastBrokerEpoch int64  // see LastBrokerEpoch
+	acls            *ACLs  // nil: none
+	credentials     *Credentials
+	quotas          *Quotas
+	delegations     *DelegationTokens
+	authority       *Authority // nil: none
+	securing        *Securing  // nil: none
+	links           *Links     // nil: none
 
 	serverSettings *serverCache
 	plainSettings  *settingsCache // of topics on which no configs are set
@@ -84,22 +85,30 @@ type Topic struct {
 	// Follows tells that the topic was made without a number of replicas, so that it gets
 	// more of them as nodes join. A number that was chosen later ends that.
 	Follows bool
+	Mirror  *Mirror // nil: it has never mirrored another one
 
 	overrides *overrides // nil: none
 	settings  *settingsCache
 }
 
-// Internal tells whether Kafka calls the topic internal (__consumer_offsets and the like).
+// Internal tells whether the topic is the cluster's own (__consumer_offsets and the like).
 func (t *Topic) Internal() bool { return InternalTopic(t.Name) }
 
-// InternalTopic tells whether Kafka calls a topic of this name internal.
+// AuditTopic is the topic in which nodes record who did what. Kafka has none. Only nodes write to it, and nobody deletes it.
+const AuditTopic = "__leat_audit"
+
+// InternalTopic tells whether a topic of this name is the cluster's own: Kafka calls it internal, or it is AuditTopic.
 func InternalTopic(name string) bool {
 	switch name {
-	case "__consumer_offsets", "__transaction_state", "__share_group_state":
+	case "__consumer_offsets", "__transaction_state", "__share_group_state", AuditTopic:
 		return true
 	}
 	return false
 }
+
+// IsMirror tells whether the topic mirrors another one, so that clients cannot write to it and add no partitions. The partitions of a topic that is being promoted
+// end that one by one: see Partition.IsMirror.
+func (t *Topic) IsMirror() bool { return t.Mirror != nil && t.Mirror.State != MirrorPromoted }
 
 // Partition says which brokers have a replica of a partition, and which one leads it.
 type Partition struct {
@@ -112,7 +121,12 @@ type Partition struct {
 	Removing       []int32
 	Eligible       []int32 // not in sync, but known to have all acknowledged records (KIP-966's ELR)
 	LastEligible   []int32 // were eligible until an unclean shutdown (KIP-966's LastKnownELR)
+
+	Mirror *PartitionMirror // nil: it has never mirrored another one
 }
+
+// IsMirror tells whether the partition mirrors another one, so that clients cannot write to it.
+func (p *Partition) IsMirror() bool { return p.Mirror != nil && p.Mirror.State != PartitionPromoted }
 
 // Topic returns the topic of a name, or nil if there is none.
 func (m *Image) Topic(name string) *Topic { return m.byName[shardOfName(name)][name] }
@@ -151,13 +165,6 @@ func namesCollide(a, b string) bool {
 	return true
 }
 
-func dotToUnderscore(c byte) byte {
-	if c == '.' {
-		return '_'
-	}
-	return c
-}
-
 // Topics iterates over all topics, in no order.
 func (m *Image) Topics() iter.Seq[*Topic] {
 	return func(yield func(*Topic) bool) {
@@ -169,6 +176,27 @@ func (m *Image) Topics() iter.Seq[*Topic] {
 			}
 		}
 	}
+}
+
+// Mirrors iterates over the topics that mirror by a link, or have mirrored by it and were promoted, in no order. It looks at all topics.
+func (m *Image) Mirrors(link UUID) iter.Seq[*Topic] {
+	return func(yield func(*Topic) bool) {
+		for t := range m.Topics() {
+			if t.Mirror != nil && t.Mirror.Link == link && !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+// hasMirrors tells whether a topic mirrors, or has mirrored.
+func hasMirrors(m *Image) bool {
+	for t := range m.Topics() {
+		if t.Mirror != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // NumTopics counts the topics.
@@ -227,14 +255,50 @@ func (m *Image) Configured(typ config.ResourceType) iter.Seq[string] {
 	}
 }
 
+// ACLs are the ACLs of the image; nil: there are none.
+func (m *Image) ACLs() *ACLs { return m.acls }
+
+// Credentials are the SCRAM credentials of the image; never nil.
+func (m *Image) Credentials() *Credentials { return m.credentials }
+
+// DelegationTokens are the delegation tokens of the image; never nil.
+func (m *Image) DelegationTokens() *DelegationTokens { return m.delegations }
+
+// Authority is the certificate authority; nil: the cluster has none, since it is not secured.
+func (m *Image) Authority() *Authority { return m.authority }
+
+// Securing says how far the cluster is secured while it runs; nil: nobody has begun that.
+func (m *Image) Securing() *Securing { return m.securing }
+
+// PeerSecurity is how other nodes talk to a node: as it has registered, or with TLS if it has become ready for that since.
+func (m *Image) PeerSecurity(b *Broker) SecurityProtocol {
+	registered := b.Listeners[0].Security
+	if registered == Plaintext && m.securing.isReady(b.ID) {
+		return SASLSSL
+	}
+	return registered
+}
+
+// Links are the links of the image; nil: there are none.
+func (m *Image) Links() *Links { return m.links }
+
+// Quotas are the quotas of the image; never nil.
+func (m *Image) Quotas() *Quotas { return m.quotas }
+
 // Delta is the difference between two images. A change of a topic's configs is in
-// Configs only.
+// Configs only. A change of what a topic or a partition mirrors is in Topics.
 type Delta struct {
-	Topics  map[UUID]TopicChange         // topics that were made, changed or deleted
-	Deleted []UUID                       // topics that a record deleted, also those that were made in the same step
-	Configs map[config.Resource]struct{} // resources whose configs changed
-	Brokers bool                         // a broker changed
-	Nodes   bool                         // a node was admitted or removed, or a token changed
+	Topics   map[UUID]TopicChange         // topics that were made, changed or deleted
+	Deleted  []UUID                       // topics that a record deleted, also those that were made in the same step
+	Configs  map[config.Resource]struct{} // resources whose configs changed
+	Brokers  bool                         // a broker changed
+	Nodes    bool                         // a node was admitted or removed, or a token changed
+	Security bool                         // an ACL, a credential, a delegation token, the certificate authority or Securing changed
+	Quotas   bool                         // a quota changed
+
+	DelegationTokens bool // a delegation token changed
+
+	Links map[UUID]LinkChange // links that were made, changed or removed; nil: none
 }
 
 // TopicChange is a topic before and after a change. Old is nil if the topic was made,
@@ -246,7 +310,7 @@ type TopicChange struct{ Old, New *Topic }
 func Diff(from, to *Image) *Delta {
 	d := &Delta{Topics: map[UUID]TopicChange{}, Configs: map[config.Resource]struct{}{}}
 	for t := range to.Topics() {
-		if old := from.TopicByID(t.ID); old == nil || !slices.EqualFunc(old.Partitions, t.Partitions, samePartition) {
+		if old := from.TopicByID(t.ID); old == nil || !slices.EqualFunc(old.Partitions, t.Partitions, samePartition) || !old.Mirror.Equal(t.Mirror) {
 			d.Topics[t.ID] = TopicChange{Old: old, New: t}
 		}
 		d.noteConfigs(from, to, config.Resource{Type: config.Topic, Name: t.Name})
@@ -266,7 +330,37 @@ func Diff(from, to *Image) *Delta {
 	d.Brokers = !maps.EqualFunc(from.Brokers, to.Brokers, (*Broker).equal)
 	d.Nodes = !maps.EqualFunc(from.Nodes, to.Nodes, func(a, b *Node) bool { return *a == *b }) ||
 		!maps.EqualFunc(from.Tokens, to.Tokens, func(a, b *Token) bool { return *a == *b })
+	d.Security = !slices.Equal(from.acls.sorted(), to.acls.sorted()) || !from.credentials.equal(to.credentials) || !from.authority.equal(to.authority) || !from.securing.equal(to.securing)
+	d.DelegationTokens = !from.delegations.equal(to.delegations)
+	d.Security = d.Security || d.DelegationTokens
+	d.Quotas = !from.quotas.equal(to.quotas)
+	d.noteLinks(from.links, to.links)
 	return d
+}
+
+// noteLink enters a change into the delta. If the link has changed in this step before, the old one stays that of before the step.
+func (d *Delta) noteLink(id UUID, before, after *Link) {
+	if d.Links == nil {
+		d.Links = map[UUID]LinkChange{}
+	}
+	if c, ok := d.Links[id]; ok {
+		before = c.Old
+	}
+	d.Links[id] = LinkChange{Old: before, New: after}
+}
+
+// noteLinks enters the differences between the links of two images.
+func (d *Delta) noteLinks(from, to *Links) {
+	for _, k := range to.All() {
+		if old := from.Find(k.ID); !old.Equal(k) {
+			d.noteLink(k.ID, old, k)
+		}
+	}
+	for _, k := range from.All() {
+		if to.Find(k.ID) == nil {
+			d.noteLink(k.ID, k, nil)
+		}
+	}
 }
 
 func (d *Delta) noteConfigs(from, to *Image, r config.Resource) {
@@ -279,16 +373,18 @@ func samePartition(a, b Partition) bool {
 	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch &&
 		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) &&
 		slices.Equal(a.Adding, b.Adding) && slices.Equal(a.Removing, b.Removing) &&
-		slices.Equal(a.Eligible, b.Eligible) && slices.Equal(a.LastEligible, b.LastEligible)
+		slices.Equal(a.Eligible, b.Eligible) && slices.Equal(a.LastEligible, b.LastEligible) && a.Mirror.Equal(b.Mirror)
 }
 
 // Empty returns the image before the first record.
-func Empty() *Image { return &Image{serverSettings: &serverCache{}, plainSettings: &settingsCache{}} }
+func Empty() *Image {
+	return &Image{serverSettings: &serverCache{}, plainSettings: &settingsCache{}, credentials: &Credentials{}, quotas: &Quotas{}, delegations: &DelegationTokens{}}
+}
 
 // Encode encodes the whole image as records: Apply(Empty(), Encode(m)) equals m.
 // Equal images encode to equal bytes. Brokers come before topics, so that a
-// registration finds no partition whose leader epoch it would raise, and nodes before tokens,
-// so that the removal of one revokes none.
+// registration finds no partition whose leader epoch it would raise, nodes before tokens,
+// so that the removal of one revokes none, and links before the topics that mirror by them.
 func Encode(m *Image) []byte {
 	var b []byte
 	if m.ClusterID != "" {
@@ -307,12 +403,16 @@ func Encode(m *Image) []byte {
 		b = Append(b, BrokerRegistered{*m.Brokers[id]})
 	}
 	b = appendNodes(b, m)
+	for _, l := range m.links.All() {
+		b = Append(b, LinkSet{*l})
+	}
 	topics := slices.SortedFunc(m.Topics(), func(x, y *Topic) int { return bytes.Compare(x.ID[:], y.ID[:]) })
 	for _, t := range topics {
 		b = Append(b, TopicCreated{ID: t.ID, Name: t.Name, Follows: t.Follows})
 		if len(t.Partitions) > 0 {
 			b = Append(b, PartitionsSet{Topic: t.ID, Partitions: t.Partitions})
 		}
+		b = appendMirror(b, t)
 		b = appendOverrides(b, config.Resource{Type: config.Topic, Name: t.Name}, t.overrides)
 	}
 	byName := func(x, y config.Resource) int {
@@ -323,6 +423,21 @@ func Encode(m *Image) []byte {
 	}
 	if m.nextProducerID != 0 {
 		b = Append(b, ProducerIDsGiven{Next: m.nextProducerID})
+	}
+	for _, a := range m.acls.sorted() {
+		b = Append(b, ACLSet{a})
+	}
+	if m.credentials.Secret != ([32]byte{}) {
+		b = Append(b, SecretSet(m.credentials.Secret))
+	}
+	for _, c := range m.credentials.sorted() {
+		b = Append(b, CredentialSet{*c})
+	}
+	if b = appendDelegations(appendQuotas(b, m.quotas), m.delegations); m.authority != nil {
+		b = Append(b, AuthoritySet{*m.authority})
+	}
+	if m.securing != nil {
+		b = Append(b, SecuringSet{*m.securing})
 	}
 	return b
 }
@@ -357,15 +472,37 @@ func appendOverrides(b []byte, r config.Resource, o *overrides) []byte {
 	return b
 }
 
-// shardOfName spreads names over the shards by their FNV-1a hash. Names that collide
-// (see Colliding) are in the same shard. The hash has no random seed, since an image
-// shares its shards with the next one.
-func shardOfName[S string | []byte](name S) int {
-	h := uint32(2166136261)
-	for i := range len(name) {
-		h = (h ^ uint32(dotToUnderscore(name[i]))) * 16777619
+// appendMirror appends the records of what a topic and its partitions mirror.
+func appendMirror(b []byte, t *Topic) []byte {
+	if t.Mirror == nil {
+		return b
 	}
-	return int((h ^ h>>16) % shards)
+	b = Append(b, MirrorSet{Topic: t.ID, Mirror: t.Mirror})
+	for i := range t.Partitions {
+		if p := t.Partitions[i].Mirror; p != nil {
+			b = Append(b, PartitionMirrorSet{Topic: t.ID, Partition: int32(i), PartitionMirror: *p})
+		}
+	}
+	return b
+}
+
+// appendQuotas appends the records of all quotas.
+func appendQuotas(b []byte, q *Quotas) []byte {
+	for _, e := range q.Sorted() {
+		set := q.ByEntity[e]
+		for _, key := range slices.Sorted(maps.Keys(set)) {
+			b = Append(b, QuotaSet{Entity: e, Key: key, Value: set[key]})
+		}
+	}
+	return b
+}
+
+// appendDelegations appends the records of all delegation tokens.
+func appendDelegations(b []byte, l *DelegationTokens) []byte {
+	for _, t := range l.Sorted() {
+		b = Append(b, DelegationTokenMade{*t})
+	}
+	return b
 }
 
 // shardOfID spreads ids over the shards by a byte of their random part.

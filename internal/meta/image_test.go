@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -312,6 +313,8 @@ func TestRecordsRoundTrip(t *testing.T) {
 		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}}},
 		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}, RecordedEpoch: 1 << 33}},
 		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}, RaftID: 1 << 63}},
+		BrokerRegistered{Broker{ID: 7, Generation: 1 << 40}},
+		DirectoryWritten{7, 1 << 40, 1 << 50},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{}},
 		PartitionsSet{Topic: id, First: 5, Partitions: long},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{
@@ -319,6 +322,19 @@ func TestRecordsRoundTrip(t *testing.T) {
 			{Replicas: []int32{1, 2, 3}, LastEligible: []int32{9}},
 			{Leader: -1, Eligible: []int32{2}},
 		}},
+		LinkSet{Link{ID: id, Name: "l", Source: "c"}},
+		LinkSet{Link{ID: id, Name: "l", Source: "c", Settings: []LinkSetting{{"a", strings.Repeat("x", MaxLinkSettingBytes-1)}}, Secret: make([]byte, maxLinkSecret), Paused: true}},
+		LinkRemoved{id},
+		MirrorSet{Topic: id},
+		MirrorSet{id, &Mirror{Topic: "t", Path: slices.Repeat([]string{strings.Repeat("c", maxClusterID)}, MaxPath), State: MirrorPromoted}},
+		PartitionMirrorSet{Topic: id, Partition: math.MaxInt32},
+		PartitionMirrorSet{id, 1, PartitionMirror{
+			State: PartitionFailed, Reason: strings.Repeat("x", MaxMirrorReason), Lineages: slices.Repeat([]Lineage{{"c", math.MaxInt32, math.MaxInt64}}, MaxLineages),
+			Cuts: slices.Repeat([]Cut{{math.MaxInt32, math.MaxInt64}}, MaxCuts),
+		}},
+		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionGap, Gap: OffsetRange{-1, math.MaxInt64}}},
+		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionMirrors, Begin: MirrorBegin{true, math.MaxInt64, id}}},
+		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionMirrors, TombstonesSince: math.MaxInt64}},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, nil},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, []int32{2}},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, []int32{3}, []int32{2}},
@@ -364,14 +380,20 @@ func TestNewerIsRefused(t *testing.T) {
 		"the next kind":        {lastTag + 1, 1, 0},
 		"a version":            {tagTopicDeleted, 2, 0},
 		"a field":              grown(BrokerUnregistered{1}, 2),
-		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1, RaftID: 1}}, 2),
+		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1, Generation: 1}}, 2),
 		"a field of a topic":   grown(TopicCreated{ID: id, Name: "t", Follows: true}, 2),
 		"a third truth":        {tagTopicChanged, 1, 17, 16: 1, 19: 2},
 		"a field of a feature": grown(BrokerRegistered{Broker{ID: 1, Features: []FeatureRange{{}}}}, 2, 2+1+22),
 		"a field of a partition": slices.Concat(made, grown(PartitionsSet{Topic: id, Partitions: []Partition{
 			{LastEligible: []int32{1}},
 		}}, 2, 2+1+head)),
-		"a state of a broker": grown(BrokerChanged{State: 7})[:6],
+		"a state of a broker":                          grown(BrokerChanged{State: 7})[:6],
+		"a field of a link":                            grown(LinkSet{linkOf(1, "l")}, 2),
+		"a field of a mirror":                          grown(MirrorSet{id, mirrorOf(1)}, 2),
+		"a state of a mirror":                          Append(nil, MirrorSet{id, &Mirror{State: MirrorPromoted + 1}}),
+		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Gap: OffsetRange{1, 2}, Begin: MirrorBegin{IsDecided: true}}}, 2),
+		"a state of a partition that mirrors":          Append(nil, PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoted + 1}}),
+		"a field of a cut of a partition that mirrors": grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Cuts: []Cut{{}}}}, 2, 2+1+16+5),
 	} {
 		if _, _, err := Apply(Empty(), b); !errors.Is(err, ErrNewer) {
 			t.Errorf("%s: % x: %v, want ErrNewer", name, b, err)
@@ -558,6 +580,25 @@ func FuzzApply(f *testing.F) {
 	b = Append(b, TokenRevoked{credential.TokenID{1}})
 	b = Append(b, TokenForgotten{credential.TokenID{2}})
 	f.Add(Append(b, NodeRemoved{2}))
+	b = Append(nil, ClusterCreated{"here", 1})
+	b = Append(b, LevelSet{LevelLinks})
+	b = Append(b, LinkSet{linkOf(1, "north")})
+	b = Append(b, TopicCreated{ID: id, Name: "t"})
+	b = Append(b, PartitionsSet{Topic: id, Partitions: []Partition{{Replicas: []int32{0}, ISR: []int32{0}}}})
+	b = Append(b, MirrorSet{id, mirrorOf(1)})
+	mirrors := &PartitionMirror{State: PartitionMirrors, Lineages: []Lineage{{"1", 0, 0}}}
+	b = Append(b, PartitionMirrorSet{id, 0, *mirrors})
+	b = Append(b, PartitionChanged{Topic: id, LeaderEpoch: 1, PartitionEpoch: 1})
+	b = Append(b, PartitionMirrorSet{id, 0, *mirrors.WithCut(7)})
+	f.Add(b)
+	promoted := *mirrorOf(1)
+	promoted.State = MirrorPromoting
+	b = Append(b, MirrorSet{id, &promoted})
+	mirrors = mirrors.WithCut(7)
+	mirrors.State, promoted.State = PartitionPromoted, MirrorPromoted
+	b = Append(b, PartitionMirrorSet{id, 0, *mirrors.WithLineage(Lineage{"here", 1, 7})})
+	b = Append(b, MirrorSet{id, &promoted})
+	f.Add(Append(b, LinkRemoved{UUID{15: 1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, _, err := Apply(Empty(), b)
 		if err != nil {

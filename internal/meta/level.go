@@ -18,8 +18,26 @@ const (
 	// LevelAdmission adds NodeAdmitted.Ends and NodeForgotten.
 	LevelAdmission int16 = 2
 
+	// LevelSecurity adds the records of ACLs and SCRAM credentials.
+	LevelSecurity int16 = 3
+
+	// LevelGeneration adds Broker.Generation and DirectoryWritten.
+	LevelGeneration int16 = 4
+
+	// LevelQuotas adds the records of quotas.
+	LevelQuotas int16 = 5
+
+	// LevelIdentity adds ACLs whose operation is a role, and the records of delegation tokens and of the certificate authority.
+	LevelIdentity int16 = 6
+
+	// LevelSecuring adds SecuringSet.
+	LevelSecuring int16 = 7
+
+	// LevelLinks adds the records of links and mirrors.
+	LevelLinks int16 = 8
+
 	// LatestLevel is the highest level that this version can read and write.
-	LatestLevel = LevelAdmission
+	LatestLevel = LevelLinks
 )
 
 // SupportedLevels are the levels that this version can read and write, for a node's
@@ -27,6 +45,14 @@ const (
 func SupportedLevels() FeatureRange {
 	return FeatureRange{Name: LevelFeature, Min: LevelFirst, Max: LatestLevel}
 }
+
+// TransactionFeature is the name of the feature whose finalized level says which flow of transactions clients are to use:
+// with 2 each transaction has an epoch of its own, and partitions need not be added before they are written to (KIP-890).
+// Both flows are served at any level.
+const TransactionFeature = "transaction.version"
+
+// TransactionLevels are the levels of TransactionFeature that this version serves.
+func TransactionLevels() FeatureRange { return FeatureRange{Name: TransactionFeature, Min: 0, Max: 2} }
 
 // Level is the finalized level of LevelFeature.
 func (m *Image) Level() int16 { return m.Feature(LevelFeature) }

@@ -27,6 +27,32 @@ func TestLevelsAreKept(t *testing.T) {
 		TokenForgotten{ID: credential.TokenID{1}},
 		NodeAdmitted{ID: 3, Key: credential.PublicKey{3}, Ends: 1},
 		NodeForgotten{ID: 3},
+		ACLSet{acl("User:alice", "orders")},
+		ACLSet{acl("User:bob", "orders")},
+		ACLUnset{acl("User:alice", "orders")},
+		CredentialSet{scramOf("alice", 1)},
+		CredentialSet{scramOf("bob", 1)},
+		CredentialUnset{CredentialOwner{"alice", ScramSHA256}},
+		BrokerRegistered{Broker{ID: 1, Epoch: 1, Directory: UUID{3}, RaftID: 5, Generation: 7}},
+		DirectoryWritten{ID: 1, Epoch: 1, Generation: 8},
+		QuotaSet{QuotaEntity{User: NamedQuota("alice")}, ProducerByteRate, 10},
+		QuotaSet{QuotaEntity{IP: NamedQuota("")}, ConnectionRate, 5},
+		QuotaUnset{QuotaEntity{User: NamedQuota("alice")}, ProducerByteRate},
+		ACLSet{roleOf("User:alice", "orders", ReaderRole)},
+		ACLSet{roleOf("Group:team", "orders", AdminRole)},
+		ACLUnset{roleOf("User:alice", "orders", ReaderRole)},
+		DelegationTokenMade{delegationToken(1)},
+		DelegationTokenMade{delegationToken(2)},
+		DelegationTokenExpirySet{ID: UUID{15: 1}, Expires: 150},
+		DelegationTokenRemoved{ID: UUID{15: 2}},
+		AuthoritySet{Authority{Number: 1, Round: 1, Certificates: [][]byte{{1}}, SealedKey: []byte{2}}},
+		SecuringSet{Securing{State: SecuringOpen, KeyID: [8]byte{1}, Super: "admin", Ready: []int32{1}}},
+		LinkSet{linkOf(1, "north")},
+		LinkSet{linkOf(2, "south")},
+		LinkRemoved{ID: linkOf(2, "south").ID},
+		PartitionsSet{Topic: id, Partitions: []Partition{{Replicas: []int32{1}}}},
+		MirrorSet{id, mirrorOf(1)},
+		PartitionMirrorSet{id, 0, PartitionMirror{State: PartitionMirrors}},
 	}
 	made := Append(nil, TopicCreated{ID: UUID{9}, Name: "old"})
 	made = Append(made, BrokerRegistered{Broker{ID: 1, Epoch: 1}})
@@ -63,7 +89,10 @@ func TestLevelsAreKept(t *testing.T) {
 		t.Errorf("a node that was not active since has recorded epochs %d and %d", old.Brokers[1].RecordedEpoch, m.Brokers[1].RecordedEpoch)
 	}
 	for _, m := range []*Image{m, again} {
-		if m.Brokers[1].Directory != (UUID{3}) || m.Brokers[1].RaftID != 5 || !m.TopicByID(id).Follows || m.Topic("old").Follows {
+		if m.Brokers[1].Directory != (UUID{3}) || m.Brokers[1].RaftID != 5 || m.Brokers[1].Generation != 8 || !m.TopicByID(id).Follows || m.Topic("old").Follows ||
+			m.ACLs().Len() != 2 || m.ACLs().Roles() != 1 || !m.ACLs().Has(acl("User:bob", "orders")) || !m.ACLs().Has(roleOf("Group:team", "orders", AdminRole)) || len(m.Credentials().ByOwner) != 1 || len(m.Quotas().ByEntity) != 1 ||
+			m.DelegationTokens().Len() != 1 || m.DelegationTokens().Find(UUID{15: 1}).Expires != 150 || m.Authority() == nil || m.Securing() == nil ||
+			m.Links().Len() != 1 || !m.TopicByID(id).IsMirror() || !m.TopicByID(id).Partitions[0].IsMirror() {
 			t.Errorf("directory %v, raft's id %d, follows %v", m.Brokers[1].Directory, m.Brokers[1].RaftID, m.TopicByID(id).Follows)
 		}
 	}

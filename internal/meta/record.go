@@ -1,8 +1,12 @@
 package meta
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/credential"
@@ -26,6 +30,7 @@ const (
 	maxText               = 1 << 20 // bytes in a string
 	maxListeners          = 64      // listeners of a broker
 	maxFeatures           = 1024    // features that a broker supports
+	maxTokenRenewers      = 1024    // principals that may renew a delegation token
 
 	minPartitionBytes = 6 // the least that an encoded partition takes, with its length
 )
@@ -58,8 +63,27 @@ const (
 	tagTokenRevoked       = 20
 	tagTokenForgotten     = 21
 	tagNodeForgotten      = 22
+	tagACLSet             = 23
+	tagACLUnset           = 24
+	tagCredentialSet      = 25
+	tagCredentialUnset    = 26
+	tagDirectoryWritten   = 27
+	tagQuotaSet           = 28
+	tagQuotaUnset         = 29
 
-	lastTag = tagNodeForgotten
+	tagDelegationTokenMade      = 30
+	tagDelegationTokenExpirySet = 31
+	tagDelegationTokenRemoved   = 32
+
+	tagAuthoritySet = 33
+	tagSecuringSet  = 34
+
+	tagLinkSet            = 35
+	tagLinkRemoved        = 36
+	tagMirrorSet          = 37
+	tagPartitionMirrorSet = 38
+
+	lastTag = tagPartitionMirrorSet
 )
 
 // Record is one change of the image: one of the types below.
@@ -88,6 +112,14 @@ type BrokerChanged struct {
 	State BrokerState
 }
 
+// DirectoryWritten raises Broker.Generation of a registered node; Epoch is that of its registration. It needs
+// LevelGeneration.
+type DirectoryWritten struct {
+	ID         int32
+	Epoch      int64
+	Generation int64
+}
+
 // BrokerUnregistered removes a node.
 type BrokerUnregistered struct{ ID int32 }
 
@@ -110,7 +142,8 @@ type TopicChanged struct {
 
 // PartitionsSet adds or replaces a topic's partitions from number First on. There must
 // be no gap between them and those that the topic has, and a partition that replaces
-// another must have a larger partition epoch.
+// another must have a larger partition epoch. The record has no Partition.Mirror: a partition that
+// replaces another keeps that of the other.
 type PartitionsSet struct {
 	Topic      UUID
 	First      int32
@@ -194,6 +227,176 @@ type TokenRevoked struct{ ID credential.TokenID }
 // TokenForgotten removes a token that has ended or was revoked long ago.
 type TokenForgotten struct{ ID credential.TokenID }
 
+// ACLSet adds an ACL. It needs LevelSecurity, as all records of ACLs and credentials.
+type ACLSet struct{ ACL }
+
+// ACLUnset removes an ACL.
+type ACLUnset struct{ ACL }
+
+// CredentialSet gives a user a SCRAM credential, or replaces it.
+type CredentialSet struct{ ScramCredential }
+
+// CredentialUnset removes a SCRAM credential.
+type CredentialUnset struct{ CredentialOwner }
+
+// SecretSet is the record that sets Credentials.Secret. It has the form of a credential, so that it needs no level of its own.
+func SecretSet(secret [32]byte) CredentialSet {
+	none := make([]byte, ScramSHA256.KeyBytes())
+	return CredentialSet{ScramCredential{CredentialOwner: secretOwner(), Salt: secret[:], StoredKey: none, ServerKey: none, Iterations: 1}}
+}
+
+// QuotaSet sets a quota of an entity. It needs LevelQuotas.
+type QuotaSet struct {
+	Entity QuotaEntity
+	Key    QuotaKey
+	Value  float64 // more than 0
+}
+
+// QuotaUnset removes a quota of an entity. It needs LevelQuotas.
+type QuotaUnset struct {
+	Entity QuotaEntity
+	Key    QuotaKey
+}
+
+// DelegationTokenMade makes a delegation token. It needs LevelIdentity, as all records of delegation tokens.
+type DelegationTokenMade struct{ DelegationToken }
+
+// DelegationTokenExpirySet moves the end of a delegation token.
+type DelegationTokenExpirySet struct {
+	ID      UUID
+	Expires int64 // ms since 1970
+}
+
+// DelegationTokenRemoved removes a delegation token.
+type DelegationTokenRemoved struct{ ID UUID }
+
+// Authority is the cluster's own certificate authority: see package authority. It never changes, so that an equal pointer means an equal one. Its
+// certificates are public, and its key is sealed by a key that the metadata do not have.
+type Authority struct {
+	Number       uint32   // of the key; each new key has the next one, from 1 on
+	Round        uint32   // rises with each change, from 1 on; nodes have certificates of the present round
+	Certificates [][]byte // DER; that of the key first, then those that are trusted beside it
+	Cross        []byte   // DER: the key's certificate, signed by an older authority; empty: there is none
+	SealedKey    []byte
+}
+
+// Limits of an Authority.
+const (
+	maxAuthorityCertificates = 4
+	maxAuthorityBytes        = 8 << 10 // of each of its parts
+)
+
+func (a *Authority) equal(o *Authority) bool {
+	if a == nil || o == nil {
+		return a == o
+	}
+	return a.Number == o.Number && a.Round == o.Round && slices.EqualFunc(a.Certificates, o.Certificates, bytes.Equal) &&
+		bytes.Equal(a.Cross, o.Cross) && bytes.Equal(a.SealedKey, o.SealedKey)
+}
+
+func (a *Authority) check() error {
+	parts := append(slices.Clone(a.Certificates), a.SealedKey)
+	isEmpty := slices.ContainsFunc(parts, func(b []byte) bool { return len(b) == 0 })
+	isLong := slices.ContainsFunc(append(parts, a.Cross), func(b []byte) bool { return len(b) > maxAuthorityBytes })
+	if a.Number == 0 || a.Round == 0 || len(a.Certificates) == 0 || len(a.Certificates) > maxAuthorityCertificates || isEmpty || isLong {
+		return fmt.Errorf("certificate authority %d, round %d, has %d certificates, or lacks a part, or has one that is too long", a.Number, a.Round, len(a.Certificates))
+	}
+	return nil
+}
+
+// AuthoritySet makes or replaces the certificate authority. It needs LevelIdentity.
+type AuthoritySet struct{ Authority }
+
+// Securing says how far a cluster that was plain is secured while it runs. It never changes, so that an equal pointer means an equal one.
+// A cluster that was secured at its first start has an Authority, and no Securing.
+type Securing struct {
+	State SecuringState
+	KeyID [8]byte // the sealing key by which the key of the authority was sealed at the beginning; another one may have taken its place
+	Super string  // the super user, without "User:"
+	// HasUser tells that the super user was made by this. Before that nobody can log in.
+	HasUser bool
+	// Ready are the nodes that have said that they have the sealing key and a certificate, and take connections with TLS, in order.
+	// A node that has started since then has also registered its listeners with SASLSSL.
+	Ready []int32
+}
+
+// SecuringState says which connections nodes take, and what ACLs decide.
+//
+//	no Securing: plain connections; no ACLs, or what each node's settings say
+//	    |
+//	    | leat secure, or leat secure --observe
+//	    v
+//	SecuringOpen <---leat secure, leat secure --observe---> SecuringObserved
+//	    |  both: plain connections and those with TLS, whose clients log in; nothing is denied.     |
+//	    |  SecuringObserved: what ACLs would deny is noted                                         |
+//	    '---------------------------- leat secure --finish ----------------------------------------'
+//	                                          |
+//	                                          v
+//	                                  SecuringFinished: connections with TLS only; ACLs decide
+//
+// A node that is not in Ready yet takes plain connections only, in both of the states between. The last step needs all nodes to be ready.
+type SecuringState uint8
+
+// The states. 0 stands for a cluster without a Securing.
+const (
+	SecuringOpen SecuringState = iota + 1
+	SecuringObserved
+	SecuringFinished
+)
+
+const (
+	maxReadyNodes = 10_000
+	maxSuperUser  = 1024 // bytes
+)
+
+// SecuringSet replaces the Securing of the cluster. It needs LevelSecuring.
+type SecuringSet struct{ Securing }
+
+// isReady tells whether a node has said that it takes connections with TLS.
+func (g *Securing) isReady(id int32) bool {
+	if g == nil {
+		return false
+	}
+	_, found := slices.BinarySearch(g.Ready, id)
+	return found
+}
+
+// IsReady tells whether a node has what it needs to be secured.
+func (g *Securing) IsReady(b *Broker) bool {
+	return g.isReady(b.ID) || len(b.Listeners) > 0 && b.Listeners[0].Security == SASLSSL
+}
+
+// WithReady is the same with one more node that is ready.
+func (g *Securing) WithReady(id int32) Securing {
+	next := *g
+	next.Ready = slices.Clone(g.Ready)
+	if at, found := slices.BinarySearch(next.Ready, id); !found {
+		next.Ready = slices.Insert(next.Ready, at, id)
+	}
+	return next
+}
+
+func (g *Securing) equal(o *Securing) bool {
+	if g == nil || o == nil {
+		return g == o
+	}
+	return g.State == o.State && g.KeyID == o.KeyID && g.Super == o.Super && g.HasUser == o.HasUser && slices.Equal(g.Ready, o.Ready)
+}
+
+func (g *Securing) check() error {
+	switch {
+	case g.State < SecuringOpen || g.State > SecuringFinished:
+		return fmt.Errorf("state %d of securing", g.State)
+	case g.Super == "" || len(g.Super) > maxSuperUser:
+		return fmt.Errorf("a super user with a name of %d bytes", len(g.Super))
+	case g.State == SecuringFinished && !g.HasUser:
+		return errors.New("securing is finished, and there is no user")
+	case len(g.Ready) > maxReadyNodes || !slices.IsSorted(g.Ready):
+		return fmt.Errorf("%d nodes that are ready, or not in order", len(g.Ready))
+	}
+	return nil
+}
+
 // Append appends a record to an entry. A PartitionsSet that is too long for one record
 // becomes several.
 func Append(entry []byte, r Record) []byte {
@@ -241,6 +444,7 @@ func (ProducerIDsGiven) recordTag() uint64   { return tagProducerIDsGiven }
 func (FeatureSet) recordTag() uint64         { return tagFeatureSet }
 func (LevelSet) recordTag() uint64           { return tagLevelSet }
 func (BrokerChanged) recordTag() uint64      { return tagBrokerChanged }
+func (DirectoryWritten) recordTag() uint64   { return tagDirectoryWritten }
 func (FeaturesChanged) recordTag() uint64    { return tagFeaturesChanged }
 func (NodeAdmitted) recordTag() uint64       { return tagNodeAdmitted }
 func (NodeForgotten) recordTag() uint64      { return tagNodeForgotten }
@@ -248,6 +452,17 @@ func (NodeRemoved) recordTag() uint64        { return tagNodeRemoved }
 func (TokenMade) recordTag() uint64          { return tagTokenMade }
 func (TokenRevoked) recordTag() uint64       { return tagTokenRevoked }
 func (TokenForgotten) recordTag() uint64     { return tagTokenForgotten }
+func (ACLSet) recordTag() uint64             { return tagACLSet }
+func (ACLUnset) recordTag() uint64           { return tagACLUnset }
+func (CredentialSet) recordTag() uint64      { return tagCredentialSet }
+func (CredentialUnset) recordTag() uint64    { return tagCredentialUnset }
+func (QuotaSet) recordTag() uint64           { return tagQuotaSet }
+func (QuotaUnset) recordTag() uint64         { return tagQuotaUnset }
+func (AuthoritySet) recordTag() uint64       { return tagAuthoritySet }
+
+func (DelegationTokenMade) recordTag() uint64      { return tagDelegationTokenMade }
+func (DelegationTokenExpirySet) recordTag() uint64 { return tagDelegationTokenExpirySet }
+func (DelegationTokenRemoved) recordTag() uint64   { return tagDelegationTokenRemoved }
 
 func (r ClusterCreated) appendBody(b []byte) []byte {
 	return binary.AppendUvarint(appendText(b, r.ID), uint64(r.Tag))
@@ -266,14 +481,17 @@ func (r BrokerRegistered) appendBody(b []byte) []byte {
 	for i := range r.Features {
 		b = appendSized(b, r.Features[i].appendFields)
 	}
-	if r.Directory != (UUID{}) || r.RecordedEpoch != 0 || r.RaftID != 0 {
+	if r.Directory != (UUID{}) || r.RecordedEpoch != 0 || r.RaftID != 0 || r.Generation != 0 {
 		b = append(b, r.Directory[:]...)
 	}
-	if r.RecordedEpoch != 0 || r.RaftID != 0 {
+	if r.RecordedEpoch != 0 || r.RaftID != 0 || r.Generation != 0 {
 		b = binary.AppendVarint(b, r.RecordedEpoch)
 	}
-	if r.RaftID != 0 {
+	if r.RaftID != 0 || r.Generation != 0 {
 		b = binary.BigEndian.AppendUint64(b, r.RaftID)
+	}
+	if r.Generation != 0 {
+		b = binary.AppendVarint(b, r.Generation)
 	}
 	return b
 }
@@ -292,6 +510,11 @@ func (f *FeatureRange) appendFields(b []byte) []byte {
 func (r BrokerChanged) appendBody(b []byte) []byte {
 	b = binary.AppendVarint(binary.AppendVarint(b, int64(r.ID)), r.Epoch)
 	return binary.AppendUvarint(b, uint64(r.State))
+}
+
+func (r DirectoryWritten) appendBody(b []byte) []byte {
+	b = binary.AppendVarint(binary.AppendVarint(b, int64(r.ID)), r.Epoch)
+	return binary.AppendVarint(b, r.Generation)
 }
 
 func (r BrokerUnregistered) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
@@ -412,4 +635,137 @@ func appendOptional(b []byte, lists ...[]int32) []byte {
 		b = appendIDs(b, ids)
 	}
 	return b
+}
+
+func (r ACLSet) appendBody(b []byte) []byte   { return r.appendFields(b) }
+func (r ACLUnset) appendBody(b []byte) []byte { return r.appendFields(b) }
+
+func (a *ACL) appendFields(b []byte) []byte {
+	b = appendText(appendText(b, a.Principal), a.Host)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(a.Resource)), uint64(a.Pattern))
+	b = appendText(b, a.Name)
+	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(a.Operation)), uint64(a.Permission))
+}
+
+func (r CredentialSet) appendBody(b []byte) []byte {
+	b = r.appendFields(b)
+	b = appendText(b, string(r.Salt))
+	b = appendText(appendText(b, string(r.StoredKey)), string(r.ServerKey))
+	return binary.AppendUvarint(b, uint64(r.Iterations))
+}
+
+func (r CredentialUnset) appendBody(b []byte) []byte { return r.appendFields(b) }
+
+func (o *CredentialOwner) appendFields(b []byte) []byte {
+	return binary.AppendUvarint(appendText(b, o.User), uint64(o.Mechanism))
+}
+
+func (r QuotaSet) appendBody(b []byte) []byte {
+	return binary.BigEndian.AppendUint64(appendText(r.Entity.appendFields(b), string(r.Key)), math.Float64bits(r.Value))
+}
+
+func (r QuotaUnset) appendBody(b []byte) []byte {
+	return appendText(r.Entity.appendFields(b), string(r.Key))
+}
+
+func (e *QuotaEntity) appendFields(b []byte) []byte {
+	for _, n := range []QuotaName{e.User, e.ClientID, e.IP} {
+		b = appendText(appendBool(b, n.Is), n.Name)
+	}
+	return b
+}
+
+func (r DelegationTokenMade) appendBody(b []byte) []byte {
+	b = appendText(appendText(append(b, r.ID[:]...), r.Owner), r.Requester)
+	b = binary.AppendUvarint(b, uint64(len(r.Renewers)))
+	for _, principal := range r.Renewers {
+		b = appendText(b, principal)
+	}
+	b = binary.AppendVarint(binary.AppendVarint(b, r.Issued), r.MaxTime)
+	return binary.AppendUvarint(binary.AppendVarint(b, r.Expires), uint64(r.KeyCheck))
+}
+
+func (r DelegationTokenExpirySet) appendBody(b []byte) []byte {
+	return binary.AppendVarint(append(b, r.ID[:]...), r.Expires)
+}
+
+func (r DelegationTokenRemoved) appendBody(b []byte) []byte { return append(b, r.ID[:]...) }
+
+func (r AuthoritySet) appendBody(b []byte) []byte {
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Number)), uint64(r.Round))
+	b = binary.AppendUvarint(b, uint64(len(r.Certificates)))
+	for _, der := range r.Certificates {
+		b = appendText(b, string(der))
+	}
+	return appendText(appendText(b, string(r.Cross)), string(r.SealedKey))
+}
+
+func (SecuringSet) recordTag() uint64 { return tagSecuringSet }
+
+func (r SecuringSet) appendBody(b []byte) []byte {
+	b = append(binary.AppendUvarint(b, uint64(r.State)), r.KeyID[:]...)
+	b = appendBool(appendText(b, r.Super), r.HasUser)
+	return appendIDs(b, r.Ready)
+}
+
+func (LinkSet) recordTag() uint64            { return tagLinkSet }
+func (LinkRemoved) recordTag() uint64        { return tagLinkRemoved }
+func (MirrorSet) recordTag() uint64          { return tagMirrorSet }
+func (PartitionMirrorSet) recordTag() uint64 { return tagPartitionMirrorSet }
+
+func (r LinkSet) appendBody(b []byte) []byte {
+	b = appendText(appendText(append(b, r.ID[:]...), r.Name), r.Source)
+	b = binary.AppendUvarint(b, uint64(len(r.Settings)))
+	for i := range r.Settings {
+		b = appendSized(b, r.Settings[i].appendFields)
+	}
+	return appendBool(appendText(b, string(r.Secret)), r.Paused)
+}
+
+func (s *LinkSetting) appendFields(b []byte) []byte { return appendText(appendText(b, s.Key), s.Value) }
+
+func (r LinkRemoved) appendBody(b []byte) []byte { return append(b, r.ID[:]...) }
+
+func (r MirrorSet) appendBody(b []byte) []byte {
+	b = append(b, r.Topic[:]...)
+	if r.Mirror == nil {
+		return b
+	}
+	b = append(b, r.Mirror.Link[:]...)
+	b = append(appendText(b, r.Mirror.Topic), r.Mirror.TopicID[:]...)
+	b = binary.AppendUvarint(b, uint64(len(r.Mirror.Path)))
+	for _, id := range r.Mirror.Path {
+		b = appendText(b, id)
+	}
+	return binary.AppendUvarint(b, uint64(r.Mirror.State))
+}
+
+func (r PartitionMirrorSet) appendBody(b []byte) []byte {
+	b = binary.AppendUvarint(append(b, r.Topic[:]...), uint64(r.Partition))
+	b = appendText(binary.AppendUvarint(b, uint64(r.State)), r.Reason)
+	b = binary.AppendUvarint(b, uint64(len(r.Lineages)))
+	for i := range r.Lineages {
+		b = appendSized(b, r.Lineages[i].appendFields)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Cuts)))
+	for i := range r.Cuts {
+		b = appendSized(b, r.Cuts[i].appendFields)
+	}
+	hasMore := r.Begin != MirrorBegin{} || r.TombstonesSince != 0
+	if r.Gap != (OffsetRange{}) || hasMore {
+		b = binary.AppendVarint(binary.AppendVarint(b, r.Gap.Start), r.Gap.End)
+	}
+	if hasMore {
+		b = binary.AppendVarint(appendBool(b, r.Begin.IsDecided), r.Begin.Offset)
+		b = binary.AppendVarint(append(b, r.Begin.Topic[:]...), r.TombstonesSince)
+	}
+	return b
+}
+
+func (l *Lineage) appendFields(b []byte) []byte {
+	return binary.AppendVarint(binary.AppendVarint(appendText(b, l.Cluster), int64(l.Epoch)), l.Start)
+}
+
+func (c *Cut) appendFields(b []byte) []byte {
+	return binary.AppendVarint(binary.AppendVarint(b, int64(c.Number)), c.Offset)
 }

@@ -1,6 +1,6 @@
 // Package mutant builds the tests of a package with a broken rule. So a test proves that a model or a
 // simulation sees such a rule. A Mutant is a file: a sentence about the broken rule, a line "seed N"
-// with the history that finds it, and a unified diff. The package is for tests only.
+// with the history that finds it, and a unified diff. A Suite tries those of a directory. The package is for tests only.
 package mutant
 
 import (
@@ -62,26 +62,21 @@ func (m *Mutant) SetSeed(seed uint64) error {
 // the program. root is the directory to which the names in the patch are relative; temp gets the
 // patched copies and the program.
 func (m *Mutant) Build(ctx context.Context, root, temp string) (program string, err error) {
-	root, err = filepath.Abs(root)
+	patched, err := m.apply(root)
 	if err != nil {
 		return "", err
 	}
 	var overlay struct{ Replace map[string]string }
 	overlay.Replace = map[string]string{}
-	for part := range strings.SplitSeq(m.text, "--- a/") {
-		name, diff, ok := strings.Cut(part, "\n")
-		if !ok || !strings.Contains(diff, "@@") {
-			continue // what is before the first file
-		}
-		original := filepath.Join(root, name)
+	for original, text := range patched {
 		copied := filepath.Join(temp, strconv.Itoa(len(overlay.Replace))+".go")
-		if err := patchFile(original, copied, diff); err != nil {
-			return "", fmt.Errorf("%s: %w", name, err)
+		if err := os.WriteFile(copied, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		if original, err = filepath.Abs(original); err != nil {
+			return "", err
 		}
 		overlay.Replace[original] = copied
-	}
-	if len(overlay.Replace) == 0 {
-		return "", errors.New("the patch changes no file")
 	}
 	b, err := json.Marshal(overlay)
 	if err != nil {
@@ -98,16 +93,27 @@ func (m *Mutant) Build(ctx context.Context, root, temp string) (program string, 
 	return program, nil
 }
 
-func patchFile(original, copied, diff string) error {
-	text, err := os.ReadFile(original)
-	if err != nil {
-		return err
+// apply applies the patch, and returns the patched texts by the names of their files. It writes nothing.
+func (m *Mutant) apply(root string) (patched map[string]string, err error) {
+	patched = map[string]string{}
+	for part := range strings.SplitSeq(m.text, "--- a/") {
+		name, diff, ok := strings.Cut(part, "\n")
+		if !ok || !strings.Contains(diff, "@@") {
+			continue // what is before the first file
+		}
+		original := filepath.Join(root, name)
+		text, err := os.ReadFile(original)
+		if err != nil {
+			return nil, err
+		}
+		if patched[original], err = applyDiff(string(text), diff); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	patched, err := applyDiff(string(text), diff)
-	if err != nil {
-		return err
+	if len(patched) == 0 {
+		return nil, errors.New("the patch changes no file")
 	}
-	return os.WriteFile(copied, []byte(patched), 0o600)
+	return patched, nil
 }
 
 // applyDiff applies the hunks of a unified diff of one file. The line numbers are not heeded: the

@@ -15,6 +15,9 @@ import (
 // plaintext is Kafka's name of a listener without encryption.
 const plaintext = "PLAINTEXT"
 
+// protocolsOfListeners are the security protocols as messages list them.
+const protocolsOfListeners = "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+
 // The broker configs about listeners, besides the node's own settings.
 const (
 	protocolMap      = "listener.security.protocol.map"
@@ -26,6 +29,8 @@ const (
 // endpoint is an address and the listener that it belongs to.
 type endpoint struct {
 	name       string // of the listener, in capitals as Kafka has it
+	unnamed    bool   // it was given without a name, and has that of the default listener
+	protocol   string // of the listener, in capitals, if it was given as NAME=PROTOCOL://HOST:PORT; "": the map of protocols has it
 	kafkaStyle bool   // it was given as NAME://HOST:PORT, as in Kafka
 	host       string // "": all addresses of this machine
 	port       int
@@ -35,9 +40,11 @@ type endpoint struct {
 func (e endpoint) String() string {
 	addr := net.JoinHostPort(e.host, strconv.Itoa(e.port))
 	switch {
+	case e.protocol != "":
+		return e.name + "=" + e.protocol + "://" + addr
 	case e.kafkaStyle:
 		return e.kafkaForm()
-	case e.name == plaintext:
+	case e.unnamed || e.name == plaintext:
 		return addr
 	}
 	return e.name + "=" + addr
@@ -57,20 +64,29 @@ var (
 
 // parseKafkaEndpoint reads NAME://HOST:PORT, the only form that Kafka's own configs have.
 func parseKafkaEndpoint(s string) (endpoint, error) {
-	if !strings.Contains(s, "://") {
+	if before, _, ok := strings.Cut(s, "://"); !ok || strings.Contains(before, "=") {
 		return endpoint{}, fmt.Errorf("%w: %q is not of the form NAME://HOST:PORT, as in %s://:%d", ErrConfig, s, plaintext, DefaultPort)
 	}
 	return parseEndpoint(s)
 }
 
-// parseEndpoint reads HOST:PORT, :PORT, a port alone, NAME=HOST:PORT, or Kafka's NAME://HOST:PORT.
+// parseEndpoint reads HOST:PORT, :PORT, a port alone, NAME=HOST:PORT, NAME=PROTOCOL://HOST:PORT, or Kafka's NAME://HOST:PORT.
 func parseEndpoint(s string) (endpoint, error) {
 	e := endpoint{name: plaintext}
 	rest := s
 	if name, after, ok := strings.Cut(s, "://"); ok {
-		e.name, e.kafkaStyle, rest = name, true, bareIPv6.ReplaceAllString(after, "[$1]:$2")
+		if own, protocol, both := strings.Cut(name, "="); both {
+			p, known := config.ParseProtocol(protocol)
+			if !known {
+				return e, fmt.Errorf("%w: %q: %q is no security protocol: write %s", ErrConfig, s, protocol, protocolsOfListeners)
+			}
+			name, e.protocol = own, p.String()
+		}
+		e.name, e.kafkaStyle, rest = name, e.protocol == "", bareIPv6.ReplaceAllString(after, "[$1]:$2")
 	} else if name, after, ok := strings.Cut(s, "="); ok {
 		e.name, rest = name, after
+	} else {
+		e.unnamed = true
 	}
 	if !listenerName.MatchString(e.name) {
 		return e, fmt.Errorf("%w: %q: %q is no name of a listener: write NAME=HOST:PORT with letters, digits, dots, dashes and underscores in the name", ErrConfig, s, e.name)
@@ -96,8 +112,11 @@ func parseEndpoint(s string) (endpoint, error) {
 // connect.
 func parseAdvertised(s string) (endpoint, error) {
 	e, err := parseEndpoint(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		return e, err
+	case e.protocol != "":
+		return e, fmt.Errorf("%w: %q: an advertised address has no security protocol, the listener has one: write %s=HOST:PORT", ErrConfig, s, e.name)
 	}
 	return e, e.checkReachable(s)
 }
@@ -129,16 +148,19 @@ func (e endpoint) checkReachable(s string) error {
 // addresses are the addresses on which a node listens, and those that it tells others. They
 // never change.
 type addresses struct {
-	listen    []endpoint          // none: the default port of the loopback addresses
-	advertise map[string]endpoint // by listener; clients of a listener without one are told the address to which they have connected
-	names     []string            // of all listeners; the first is the one for other nodes
-	protocols string              // listener.security.protocol.map; "": the default
+	isSecured bool                       // the node is secured: see secured
+	listen    []endpoint                 // none: the default port of the loopback addresses
+	advertise map[string]endpoint        // by listener; clients of a listener without one are told the address to which they have connected
+	names     []string                   // of all listeners; the first is the one for other nodes
+	protocols string                     // listener.security.protocol.map; "": the default
+	protected map[string]config.Protocol // by listener: how its connections are protected
 }
 
 // planAddresses reads the addresses of a Config, and refuses those that contradict each other,
 // as Kafka does.
 func planAddresses(c *Config) (addresses, error) {
-	a := addresses{advertise: map[string]endpoint{}, names: []string{plaintext}}
+	a := addresses{isSecured: c.Secure, advertise: map[string]endpoint{}, protected: map[string]config.Protocol{}}
+	a.names = []string{a.defaultName()}
 	if len(c.Listen) > 0 {
 		a.names = nil
 	}
@@ -147,7 +169,7 @@ func planAddresses(c *Config) (addresses, error) {
 		if err != nil {
 			return a, err
 		}
-		if err := a.addListener(e); err != nil {
+		if err := a.addListener(a.nameEndpoint(e)); err != nil {
 			return a, err
 		}
 	}
@@ -163,11 +185,47 @@ func planAddresses(c *Config) (addresses, error) {
 		if err != nil {
 			return a, err
 		}
-		if err := a.addAdvertised(e); err != nil {
+		if err := a.addAdvertised(a.nameEndpoint(e)); err != nil {
 			return a, err
 		}
 	}
-	return a, a.orderNames(c.Settings)
+	if err := a.orderNames(c.Settings); err != nil {
+		return a, err
+	}
+	return a, a.checkSecured()
+}
+
+// defaultName is the name of a listener that was given none.
+func (a *addresses) defaultName() string {
+	if a.isSecured {
+		return config.SASLSSL.String()
+	}
+	return plaintext
+}
+
+// nameEndpoint gives an endpoint without a name that of the default listener.
+func (a *addresses) nameEndpoint(e endpoint) endpoint {
+	if e.unnamed {
+		e.name = a.defaultName()
+	}
+	return e
+}
+
+// checkSecured refuses listeners of a secured node by which data or passwords would go over a network in clear text.
+func (a *addresses) checkSecured() error {
+	if !a.isSecured {
+		return nil
+	}
+	for _, e := range a.listen {
+		if p := a.protected[e.name]; !p.UsesTLS() && !isLoopback(e.host) {
+			return fmt.Errorf("%w: this node is secured, and listener %s would have the protocol %s, which encrypts nothing: write %s=SASL_SSL://HOST:PORT, or let it listen on 127.0.0.1 only",
+				ErrConfig, e, p, e.name)
+		}
+	}
+	if first := a.names[0]; !a.protected[first].UsesTLS() {
+		return fmt.Errorf("%w: this node is secured, and the listener for other nodes, %s, has the protocol %s, which encrypts nothing: name one with SASL_SSL or SSL by %s", ErrConfig, first, a.protected[first], interListener)
+	}
+	return nil
 }
 
 // addListener adds an endpoint to listen on unless it conflicts with another one. Addresses
@@ -177,7 +235,7 @@ func (a *addresses) addListener(e endpoint) error {
 		switch {
 		case e.port == other.port && e.port != 0 && hostsOverlap(e.host, other.host):
 			return fmt.Errorf("%w: %s and %s are the same port of one address: give each listener a port of its own", ErrConfig, other, e)
-		case e.name == other.name && (e.name != plaintext || e.kafkaStyle) && !areTwoFamilies(e.host, other.host):
+		case e.name == other.name && (e.name != plaintext && !e.unnamed || e.kafkaStyle || e.protocol != "") && !areTwoFamilies(e.host, other.host):
 			return fmt.Errorf("%w: %s and %s have the same name: give each listener a name of its own", ErrConfig, other, e)
 		}
 	}
@@ -196,7 +254,7 @@ func (a *addresses) findOverlap(httpAddr string) (endpoint, bool) {
 	web, err := parseEndpoint(httpAddr)
 	listen := a.listen
 	if len(listen) == 0 {
-		listen = []endpoint{{name: plaintext, host: "127.0.0.1", port: DefaultPort}, {name: plaintext, host: "::1", port: DefaultPort}}
+		listen = []endpoint{{unnamed: true, name: a.defaultName(), host: "127.0.0.1", port: DefaultPort}, {unnamed: true, name: a.defaultName(), host: "::1", port: DefaultPort}}
 	}
 	for _, e := range listen {
 		if err == nil && e.port == web.port && e.port != 0 && hostsOverlap(e.host, web.host) {
@@ -226,9 +284,8 @@ func areTwoFamilies(a, b string) bool {
 	return errX == nil && errY == nil && x.Is4() != y.Is4()
 }
 
-// checkProtocols refuses listeners with a protocol other than PLAINTEXT. The name of an
-// endpoint in Kafka's form must be in the map of protocols, as in Kafka, and that of the default
-// listener too; other names are added to it.
+// checkProtocols finds the security protocol of each listener. The name of an endpoint in Kafka's form must be in the map of protocols, as in
+// Kafka, and that of the default listener too; other names are added to it, with the protocol of the endpoint or without protection.
 func (a *addresses) checkProtocols(settings map[string]string) error {
 	text, given := settings[protocolMap]
 	if !given {
@@ -240,7 +297,7 @@ func (a *addresses) checkProtocols(settings map[string]string) error {
 	}
 	listen := a.listen
 	if len(listen) == 0 {
-		listen = []endpoint{{name: plaintext, kafkaStyle: true, port: DefaultPort}}
+		listen = []endpoint{{name: a.defaultName(), kafkaStyle: true, port: DefaultPort}}
 	}
 	for _, e := range listen {
 		protocol, known := protocols[e.name]
@@ -248,13 +305,18 @@ func (a *addresses) checkProtocols(settings map[string]string) error {
 		case slices.Contains(splitNames(settings[controllerConfig]), e.name):
 			return fmt.Errorf("%w: listener %s is one for controllers (%s): here nodes and clients share their listeners; leave both out", ErrConfig, e.name, controllerConfig)
 		case !known && e.kafkaStyle:
-			return fmt.Errorf("%w: no security protocol is defined for listener %s: add %s:PLAINTEXT to %s", ErrConfig, e.name, e.name, protocolMap)
-		case known && protocol != plaintext:
-			return fmt.Errorf("%w: listener %s asks for %s, which is not served yet: only PLAINTEXT listeners are, without encryption and authentication", ErrConfig, e.name, protocol)
+			return fmt.Errorf("%w: no security protocol is defined for listener %s: add %s:PROTOCOL to %s, with %s, or write --listen %s=PROTOCOL://HOST:PORT",
+				ErrConfig, e.name, e.name, protocolMap, protocolsOfListeners, e.name)
+		case known && e.protocol != "" && protocol.String() != e.protocol:
+			return fmt.Errorf("%w: %s says that listener %s has protocol %s, and %s has %s for it: leave one of them out, or choose another name", ErrConfig, e, e.name, e.protocol, protocolMap, protocol)
 		case !known:
-			protocols[e.name] = plaintext
-			text, given = strings.TrimPrefix(text+","+e.name+":"+plaintext, ","), true
+			if protocol, known = config.ParseProtocol(e.protocol); !known && a.isSecured {
+				protocol = config.SASLSSL
+			} // PLAINTEXT on other nodes
+			protocols[e.name] = protocol
+			text, given = strings.TrimPrefix(text+","+e.name+":"+protocol.String(), ","), true
 		}
+		a.protected[e.name] = protocol
 	}
 	if given {
 		a.protocols = text
@@ -264,16 +326,17 @@ func (a *addresses) checkProtocols(settings map[string]string) error {
 
 // parseProtocols reads a map of listeners' names and their protocols. As in Kafka it may end with a
 // comma and repeat a pair.
-func parseProtocols(text string) (map[string]string, error) {
-	protocols := map[string]string{}
+func parseProtocols(text string) (map[string]config.Protocol, error) {
+	protocols := map[string]config.Protocol{}
 	pairs := strings.Split(strings.TrimSpace(text), ",")
 	for len(pairs) > 0 && strings.TrimSpace(pairs[len(pairs)-1]) == "" {
 		pairs = pairs[:len(pairs)-1]
 	}
 	for i, pair := range pairs {
-		name, protocol, ok := strings.Cut(strings.TrimSpace(pair), ":")
-		name, protocol = strings.ToUpper(strings.TrimSpace(name)), strings.ToUpper(strings.TrimSpace(protocol))
-		if !ok || !listenerName.MatchString(name) || !slices.Contains([]string{plaintext, "SSL", "SASL_PLAINTEXT", "SASL_SSL"}, protocol) {
+		name, value, ok := strings.Cut(strings.TrimSpace(pair), ":")
+		name = strings.ToUpper(strings.TrimSpace(name))
+		protocol, known := config.ParseProtocol(strings.TrimSpace(value))
+		if !ok || !listenerName.MatchString(name) || !known {
 			return nil, fmt.Errorf("%w: %s=%s: %q is not of the form NAME:PROTOCOL, as in INTERNAL:PLAINTEXT", ErrConfig, protocolMap, text, pair)
 		}
 		if _, twice := protocols[name]; twice && !slices.Contains(pairs[:i], pair) {
@@ -297,7 +360,7 @@ func splitNames(text string) (names []string) {
 // addAdvertised adds the address that clients of a listener are told. If the node has only one
 // listener, an address without a name is for that one.
 func (a *addresses) addAdvertised(e endpoint) error {
-	if e.name == plaintext && !e.kafkaStyle && len(a.names) == 1 {
+	if (e.unnamed || e.name == plaintext) && !e.kafkaStyle && len(a.names) == 1 {
 		e.name = a.names[0]
 	}
 	if !slices.Contains(a.names, e.name) {
@@ -324,6 +387,9 @@ func (a *addresses) orderNames(settings map[string]string) error {
 		name = strings.ToUpper(strings.TrimSpace(name))
 	case both:
 		name, key = strings.TrimSpace(protocol), interProtocol
+	case a.isSecured:
+		at := slices.IndexFunc(a.names, func(n string) bool { return a.protected[n].UsesTLS() })
+		name = a.names[max(at, 0)]
 	case slices.Contains(a.names, plaintext):
 		name = plaintext
 	default:
@@ -335,6 +401,23 @@ func (a *addresses) orderNames(settings map[string]string) error {
 	}
 	a.names = slices.Insert(slices.Delete(a.names, at, at+1), 0, name)
 	return nil
+}
+
+// warnings are sentences about configs that are set for listeners which the node does not have, and for TLS where no listener has it.
+func (a *addresses) warnings(static *config.Static) (sentences []string) {
+	for _, key := range static.UnknownListeners(a.names) {
+		sentences = append(sentences, key+" has no effect: this node has no such listener, only "+strings.Join(a.names, " and "))
+	}
+	if slices.ContainsFunc(a.names, func(n string) bool { return a.protected[n].UsesTLS() }) {
+		return sentences
+	}
+	for _, key := range static.GivenWith("ssl.") {
+		if key == "ssl.client.auth" { // it is refused, unless it asks for nothing
+			continue
+		}
+		sentences = append(sentences, key+" has no effect: no listener has the protocol SSL or SASL_SSL")
+	}
+	return sentences
 }
 
 // isAdvertised tells whether a listener has an advertised address.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -47,10 +48,13 @@ func TestAddressesOfNoUseAreRefused(t *testing.T) {
 	f("same port of one address", "listen", "A=127.0.0.1:9092,B=0.0.0.0:9092")
 	f("give each listener a name of its own", "listen", "A=:9092,A=:9093")
 	f("give each listener a name of its own", "listen", "A=127.0.0.1:9092,A=127.0.0.2:9092")
-	f("no security protocol is defined for listener INTERNAL: add INTERNAL:PLAINTEXT", "listeners", "INTERNAL://:9092")
-	f("asks for SSL, which is not served yet", "listeners", "PLAINTEXT://:9092,SSL://:9093")
-	f("listener OUTSIDE asks for SASL_SSL", "listeners", "OUTSIDE://:9092", "listener.security.protocol.map", "OUTSIDE:SASL_SSL")
-	f("listener OUTSIDE asks for SASL_SSL", "listen", "OUTSIDE=:9092", "listener.security.protocol.map", "outside:sasl_ssl")
+	f("no security protocol is defined for listener INTERNAL: add INTERNAL:PROTOCOL", "listeners", "INTERNAL://:9092")
+	f("listener.security.protocol.map has SASL_SSL for it", "listen", "OUT=SSL://:9092", "listener.security.protocol.map", "OUT:SASL_SSL")
+	f("listener.security.protocol.map has PLAINTEXT for it", "listen", "PLAINTEXT=SSL://:9092")
+	f("is no security protocol", "listen", "OUT=TLS://:9092")
+	f("is not of the form NAME://HOST:PORT", "listeners", "OUT=PLAINTEXT://:9092")
+	f("an advertised address has no security protocol", "listen", "OUT=PLAINTEXT://:9092", "advertise", "OUT=PLAINTEXT://a:9092")
+	f("give each listener a name of its own", "listen", "PLAINTEXT=PLAINTEXT://127.0.0.1:1,PLAINTEXT=PLAINTEXT://127.0.0.1:2")
 	f("not of the form NAME:PROTOCOL", "listener.security.protocol.map", "OUTSIDE")
 	f("not of the form NAME:PROTOCOL", "listener.security.protocol.map", "OUTSIDE:PLAIN")
 	f("has listener A twice", "listener.security.protocol.map", "A:PLAINTEXT,a:SSL")
@@ -179,7 +183,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 // TestUnitFile proves that a node accepts the settings of the example for systemd, and that its data
-// is in the directory that systemd makes for it.
+// and its sealing key are in the directories that systemd makes for them, and those of the image in its volumes.
 func TestUnitFile(t *testing.T) {
 	b, err := os.ReadFile("../../docs/leat.service")
 	if err != nil {
@@ -193,8 +197,23 @@ func TestUnitFile(t *testing.T) {
 	if err != nil || len(cfg.Warnings) > 0 {
 		t.Fatalf("%v, %q", err, cfg.Warnings)
 	}
-	if cfg.Data != "/var/lib/"+values["StateDirectory"] || cfg.LogFormat != "json" {
+	state := strings.Fields(values["StateDirectory"])
+	if len(state) != 2 || cfg.Data != "/var/lib/"+state[0] || path.Dir(cfg.SealingKey) != "/var/lib/"+state[1] || cfg.LogFormat != "json" {
 		t.Errorf("%+v", cfg)
+	}
+	image, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, volumes := regexp.MustCompile(`(?m)^ENV (.*)$`).FindStringSubmatch(string(image)), regexp.MustCompile(`(?m)^VOLUME (.*)$`).FindStringSubmatch(string(image))
+	inImage, err := Combine(FromEnv(strings.Fields(env[1])))
+	if err != nil || len(inImage.Warnings) > 0 || volumes[1] != inImage.Data+" "+path.Dir(inImage.SealingKey) {
+		t.Errorf("the image: %v, %q, volumes %q", err, inImage.Warnings, volumes[1])
+	}
+	for _, c := range []Config{cfg, inImage} {
+		if _, err := keyFileOf(&c); err != nil {
+			t.Error(err)
+		}
 	}
 	if !strings.HasSuffix(values["ExecStart"], "/leat up") || values["RestartPreventExitStatus"] != "2 3" {
 		t.Errorf("%q", values)

@@ -1,22 +1,29 @@
 package node
 
 import (
+	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // boundedListener bounds its connections. When there are as many as there may be, it closes one
 // for the next, so that clients that only keep connections open do not keep others out, such as
-// the probes of an orchestrator.
+// the probes of an orchestrator. It is one of the network (an IPv4 address or an IPv6 /64) that has most of them, so that a flood from one
+// network ends no request of another one.
 type boundedListener struct {
 	net.Listener
 
 	most int
 
 	mu   sync.Mutex
-	open []*boundedConn // the one that has been in its state for the longest is first; guarded by mu
+	open []*boundedConn     // the one that has been in its state for the longest is first; guarded by mu
+	from map[netip.Addr]int // their number by network; guarded by mu
 }
 
 // Accept accepts a connection, and closes another one if there are too many then.
@@ -25,37 +32,74 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &boundedConn{Conn: nc, of: l}
+	c := newBoundedConn(nc, l)
 	if old := l.addConn(c); old != nil {
 		_ = old.Close() // its client may have been sent nothing
 	}
 	return c, nil
 }
 
-// addConn adds a connection, and returns the one to be closed for it: the oldest that has no
+// addConn adds a connection, and returns the one to be closed for it, of the network with the most of them: the oldest that has no
 // request or, if all have one, the oldest.
 func (l *boundedListener) addConn(c *boundedConn) (old *boundedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.open) >= l.most {
-		old = l.open[max(0, slices.IndexFunc(l.open, func(o *boundedConn) bool { return !o.active }))]
+		crowd := 0
+		for _, n := range l.from {
+			crowd = max(crowd, n)
+		}
+		for _, o := range l.open {
+			if l.from[o.network] == crowd && (old == nil || old.active && !o.active) {
+				old = o
+			}
+		}
 	}
 	l.open = append(l.open, c)
+	if l.from == nil {
+		l.from = map[netip.Addr]int{}
+	}
+	l.from[c.network]++
 	return old
 }
 
 func (l *boundedListener) removeConn(c *boundedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open = slices.DeleteFunc(l.open, func(o *boundedConn) bool { return o == c })
+	i := slices.Index(l.open, c)
+	if i < 0 {
+		return
+	}
+	l.open = slices.Delete(l.open, i, i+1)
+	if l.from[c.network]--; l.from[c.network] == 0 {
+		delete(l.from, c.network)
+	}
 }
 
 // boundedConn is a connection of a boundedListener.
 type boundedConn struct {
 	net.Conn
 
-	of     *boundedListener
-	active bool // a request has begun to come and is not answered yet; guarded by of.mu
+	of      *boundedListener
+	network netip.Addr
+	active  bool // a request has begun to come and is not answered yet; guarded by of.mu
+}
+
+func newBoundedConn(nc net.Conn, of *boundedListener) *boundedConn {
+	return &boundedConn{Conn: nc, of: of, network: budget.NetworkOf(addressOf(nc))}
+}
+
+// addressOf is the client's address; the zero address: it has none.
+func addressOf(nc net.Conn) netip.Addr {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr()
+	}
+	return netip.Addr{}
+}
+
+// noteOrigin has the work for requests be that for the client's address.
+func noteOrigin(ctx context.Context, nc net.Conn) context.Context {
+	return budget.WithOrigin(ctx, addressOf(nc))
 }
 
 // Close closes the connection, and makes room for another one.
@@ -66,6 +110,9 @@ func (c *boundedConn) Close() error {
 
 // noteHTTPState notes whether a connection of an HTTP server has a request.
 func noteHTTPState(nc net.Conn, state http.ConnState) {
+	if encrypted, ok := nc.(*tls.Conn); ok {
+		nc = encrypted.NetConn()
+	}
 	c, ok := nc.(*boundedConn)
 	if !ok || state != http.StateActive && state != http.StateIdle {
 		return

@@ -65,7 +65,10 @@ func (p *partitionChanges) add(topic string, number int, from, to *meta.Partitio
 	case elected:
 		p.moved++
 	}
-	if elected && !slices.Contains(from.ISR, to.Leader) && !slices.Contains(from.Eligible, to.Leader) {
+	// A reassignment ends by the same record that takes the last of its new replicas into the in-sync set, and that one may lead at once. An
+	// unclean election of such a replica does not end the reassignment.
+	isEnded := slices.Contains(from.Adding, to.Leader) && len(to.Adding) == 0
+	if elected && !isEnded && !slices.Contains(from.ISR, to.Leader) && !slices.Contains(from.Eligible, to.Leader) {
 		if p.uncleanElections++; p.uncleanElections <= maxLoggedTopics {
 			p.unclean = append(p.unclean, name())
 		}

@@ -57,6 +57,20 @@ func TestClusterIsToldOf(t *testing.T) {
 			nil,
 			[4]int64{1, 1, 1, 1},
 		},
+		"the new replica of a partition that has moved leads": {
+			topic(meta.Partition{PartitionEpoch: 1, Leader: 1, Replicas: []int32{1, 4}, ISR: []int32{1}, Adding: []int32{4}, Removing: []int32{1}}),
+			topic(meta.Partition{PartitionEpoch: 2, Leader: 4, Replicas: []int32{4}, ISR: []int32{4}}), nil, nil,
+			[]string{"another leader\" partitions=1", "partitions have the replicas"},
+			[]string{"WARN"},
+			[4]int64{1, 0, 1, 1},
+		},
+		"an unclean election of a replica that is added": {
+			topic(meta.Partition{PartitionEpoch: 1, Leader: 1, Replicas: []int32{1, 4}, ISR: []int32{1}, Adding: []int32{4}, Removing: []int32{1}}),
+			topic(meta.Partition{PartitionEpoch: 2, Leader: 4, Replicas: []int32{1, 4}, ISR: []int32{4}, Adding: []int32{4}, Removing: []int32{1}}), nil, nil,
+			[]string{"may lack acknowledged records"},
+			nil,
+			[4]int64{1, 1, 1, 1},
+		},
 		"replicas are moved": {
 			topic(part(1, 1, all, nil), meta.Partition{PartitionEpoch: 1, Leader: 1, Replicas: all, ISR: all, Removing: []int32{1}}),
 			topic(meta.Partition{PartitionEpoch: 2, Leader: 1, Replicas: []int32{1, 2, 3, 4}, ISR: all, Adding: []int32{4}}, part(2, 1, all, nil)), nil, nil,

@@ -75,3 +75,10 @@ func (g *clusterMetrics) collect(n *Node, img *meta.Image, value func(d *prometh
 	value(g.shrinks, count, n.changes.shrinks.Load())
 	value(g.expands, count, n.changes.expands.Load())
 }
+
+func oneIf(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
+}

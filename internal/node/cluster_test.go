@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +24,8 @@ import (
 
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/vfs"
 )
 
 // machines are the places of a cluster's nodes: each keeps its directory and its port.
@@ -29,19 +33,40 @@ type machines struct {
 	t     *testing.T
 	dirs  []string
 	ports []string
-	nodes []*Node // nil: it does not run
+	nodes []*Node           // nil: it does not run
+	tls   map[string]string // settings with which all nodes listen with TLS; nil: they listen without it
+	// settings are more settings of all nodes.
+	settings map[string]string
+	// files is the file system of nodes that do not have the system's.
+	files map[int]vfs.FS
+	// logins are settings with which all nodes ask for a login; nil: they do not.
+	logins map[string]string
 }
 
 // newCluster starts nodes that join the first one, and waits until all serve.
 func newCluster(t *testing.T, count int) *machines {
 	t.Helper()
-	m := &machines{t: t, nodes: make([]*Node, count)}
+	return newClusterWith(t, count, nil)
+}
+
+// newClusterWith is newCluster for nodes that listen with TLS, with these settings.
+func newClusterWith(t *testing.T, count int, tls map[string]string) *machines {
+	t.Helper()
+	m := &machines{t: t, tls: tls}
+	m.begin(count)
+	return m
+}
+
+// begin starts so many nodes, which join the first one, and waits until all serve.
+func (m *machines) begin(count int) {
+	m.t.Helper()
+	m.nodes = make([]*Node, count)
 	for len(m.ports) < count {
 		// The system gives ports from 32768 on to connections, also while a node of the test is away.
 		port := fmt.Sprintf("127.0.0.1:%d", 12_000+mathrand.IntN(20_000))
 		if l, err := net.Listen("tcp", port); err == nil {
 			l.Close()
-			m.dirs, m.ports = append(m.dirs, t.TempDir()), append(m.ports, port)
+			m.dirs, m.ports = append(m.dirs, m.t.TempDir()), append(m.ports, port)
 		}
 	}
 	m.start(0, Config{})
@@ -49,7 +74,6 @@ func newCluster(t *testing.T, count int) *machines {
 	for i := 1; i < count; i++ {
 		m.start(i, Config{Join: m.ports[:1], Token: token})
 	}
-	return m
 }
 
 // start starts one of the nodes.
@@ -67,9 +91,22 @@ func (m *machines) tryStart(i int, cfg Config) (*Node, error) {
 	cfg.Data, cfg.Listen, cfg.HTTP = m.dirs[i], m.ports[i:i+1], "off"
 	cfg.Logger = slog.New(slog.NewTextHandler(m.t.Output(), nil)).With("machine", i)
 	cfg.Settings = map[string]string{"group.initial.rebalance.delay.ms": "0"}
+	maps.Copy(cfg.Settings, m.settings)
+	if m.tls != nil {
+		cfg.Listen = []string{"SSL://" + m.ports[i]}
+		maps.Copy(cfg.Settings, m.tls)
+	}
+	if m.logins != nil {
+		cfg.Listen = []string{"SASL_PLAINTEXT://" + m.ports[i]}
+		maps.Copy(cfg.Settings, m.logins)
+	}
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
-	n, err := Start(ctx, cfg)
+	start := Start
+	if fs := m.files[i]; fs != nil {
+		start = func(ctx context.Context, cfg Config) (*Node, error) { return startOn(ctx, cfg, fs, "boot") }
+	}
+	n, err := start(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -527,4 +564,46 @@ func TestRemovedNodeEnds(t *testing.T) {
 	if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "t"}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestNodeWithoutMetadataLogEnds proves that a node of a cluster whose metadata log cannot be written ends with a sentence, since it
+// would tell clients for ever who led what at that moment, and that the others take over what it led.
+func TestNodeWithoutMetadataLogEnds(t *testing.T) {
+	var broken atomic.Bool
+	m := &machines{t: t, files: map[int]vfs.FS{0: vfs.NewFaulty(vfs.OS{}, func(op vfs.Op, name string) error {
+		if broken.Load() && op == vfs.OpSync && strings.Contains(name, "/"+quorumDir+"/") {
+			return errors.New("medium error")
+		}
+		return nil
+	})}}
+	m.begin(3)
+	cl := m.client()
+	adm := kadm.NewClient(cl)
+	if _, err := adm.CreateTopic(deadline(t), 6, 3, nil, "t"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all nodes vote, and know it", func() bool {
+		return !slices.ContainsFunc(m.nodes, func(n *Node) bool {
+			st := n.quorum.Status()
+			return len(st.Members.Voters) < 3 || st.IsChanging
+		})
+	})
+	broken.Store(true)
+	_, _ = adm.CreateTopic(deadline(t), 1, 3, nil, "another")
+	select {
+	case err := <-m.nodes[0].Failed():
+		if !errors.Is(err, quorum.ErrFaulted) {
+			t.Errorf("it ends with: %v", err)
+		}
+	case <-deadline(t).Done():
+		t.Fatal("the node goes on")
+	}
+	m.stop(0)
+	for p := range int32(6) {
+		if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "t", Partition: p, Value: []byte("v")}).FirstErr(); err != nil {
+			t.Errorf("partition %d: %v", p, err)
+		}
+	}
+	broken.Store(false)
+	m.start(0, Config{})
 }

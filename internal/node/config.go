@@ -42,6 +42,15 @@ type Config struct {
 	// belong to another cluster.
 	Join  []string
 	Token string // the text of a join token, a secret
+	// Secure has the first start of a cluster secure it, and a join be refused unless the cluster is secured: see secured. Later starts
+	// need it no more, and what it was at the first start stays.
+	Secure bool
+	// SealingKey is the file of the cluster's sealing key; "": beside the data directory, with .key at the end of its name, or where it was before.
+	SealingKey string
+	// BootstrapUser is made when the cluster has never had a user, and is a super user of this node.
+	BootstrapUser BootstrapUser
+	// given are Settings before a secured node has added its own; nil: it has not.
+	given map[string]string
 	// Settings are Kafka's broker configs that were given, by name (static configs).
 	Settings map[string]string
 
@@ -67,14 +76,28 @@ type Config struct {
 type Info struct {
 	Addresses     []string // for clients
 	HTTP          string   // "" if HTTP is off
+	HTTPEncrypted bool     // it needs https
 	HTTPElsewhere string   // why HTTP is not on DefaultHTTP, though no other address was asked for; "": it is, or one was
 	Data          string
 	ClusterID     string
-	LoopbackOnly  bool // no address can be reached from other machines
+	LoopbackOnly  bool         // no address can be reached from other machines
+	Secured       *SecuredInfo // nil: the node is not secured
+}
+
+// SecuredInfo says what clients of a secured node need.
+type SecuredInfo struct {
+	Address    string // of a listener for clients
+	CA         string // the file of the certificates to trust
+	SealingKey string // its file
+	User       string // the super user
+	Mechanism  string // by which it logs in; "": SCRAM-SHA-512
+	FirstLogin string // the file that has its first login, which nobody has seen yet; "": there is none
+	// WhileRunning tells that the cluster was plain, and is secured while it runs, or was.
+	WhileRunning bool
 }
 
 // Source is one source of settings. A setting has the name of one of the node's own (data,
-// listen, advertise, http, id, rack, join, token, token-file, log-level, log-format) or of one of Kafka's broker
+// listen, advertise, http, id, rack, join, token, token-file, secure, sealing-key, bootstrap-user, bootstrap-password-file, log-level, log-format) or of one of Kafka's broker
 // configs.
 type Source struct {
 	Name     string // for messages: "environment", or the file's name; "": the places of its values say enough
@@ -124,6 +147,9 @@ func Combine(sources ...Source) (Config, error) {
 		}
 	}
 	if err := cfg.applyPairs(given); err != nil {
+		return Config{}, err
+	}
+	if err := asConfigError(cfg.BootstrapUser.check()); err != nil {
 		return Config{}, err
 	}
 	if _, err := planAddresses(&cfg); err != nil {
@@ -186,6 +212,8 @@ func (c *Config) meaningOf(v Value) string {
 		return strings.Join(c.Join, ",")
 	case "token":
 		return c.Token
+	case "bootstrap-user":
+		return c.BootstrapUser.Name + ":" + c.BootstrapUser.Password
 	default:
 		return v.Value
 	}
@@ -231,6 +259,8 @@ var ownSettings = map[string]string{
 	"id":   "id", "node.id": "id", "broker.id": "id",
 	"rack": "rack", "broker.rack": "rack",
 	"join": "join", "token": "token", "token-file": "token",
+	"secure": "secure", "sealing-key": "sealing-key",
+	"bootstrap-user": "bootstrap-user", "bootstrap-password-file": "bootstrap-password-file",
 	"log-level": "log-level", "log-format": "log-format",
 }
 
@@ -257,15 +287,7 @@ func (c *Config) applySetting(name, value string) error {
 		}
 		return readEndpoints(&c.Advertise, strings.Split(value, ","), parseAdvertised)
 	case "http":
-		if value == "off" || value == "" {
-			c.HTTP = "off"
-			return nil
-		}
-		addr, err := parseAddress(value)
-		if err != nil {
-			return err
-		}
-		c.HTTP = addr
+		return c.setHTTP(value)
 	case "id":
 		id, err := strconv.ParseInt(strings.TrimSpace(value), 10, 32)
 		if err != nil || id < 0 {
@@ -278,6 +300,12 @@ func (c *Config) applySetting(name, value string) error {
 		return c.setJoin(value)
 	case "token":
 		return c.setToken(name, value)
+	case "secure", "sealing-key":
+		return c.setSecure(name, value)
+	case "bootstrap-user":
+		return asConfigError(c.BootstrapUser.set(value))
+	case "bootstrap-password-file":
+		return asConfigError(c.BootstrapUser.readPassword(value))
 	case "log-level":
 		level, ok := logLevels[strings.ToLower(value)]
 		if !ok {
@@ -301,10 +329,54 @@ func (c *Config) applySetting(name, value string) error {
 	return nil
 }
 
+// setSecure sets whether the cluster is to be secured, and the file of its sealing key.
+func (c *Config) setSecure(name, value string) (err error) {
+	if name == "sealing-key" {
+		if c.SealingKey = value; value == "" {
+			return fmt.Errorf("%w: %s is empty: name the file of the sealing key, or leave it out", ErrConfig, name)
+		}
+		return nil
+	}
+	if c.Secure, err = strconv.ParseBool(strings.TrimSpace(value)); err != nil {
+		return fmt.Errorf("%w: %s=%q: write true or false", ErrConfig, name, value)
+	}
+	return nil
+}
+
+// setHTTP sets the address of the HTTP server, or that there is none.
+func (c *Config) setHTTP(value string) error {
+	if value == "off" || value == "" {
+		c.HTTP = "off"
+		return nil
+	}
+	addr, err := parseAddress(value)
+	if err != nil {
+		return err
+	}
+	c.HTTP = addr
+	return nil
+}
+
+// asConfigError has an error be one about a setting; nil stays nil.
+func asConfigError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrConfig, err)
+}
+
 // setJoin sets the addresses of nodes of the cluster that this node joins.
 func (c *Config) setJoin(value string) error {
 	c.Join = nil
 	for _, part := range splitDistinct(value) {
+		protocol := ""
+		if name, rest, ok := strings.Cut(part, "://"); ok {
+			p, known := config.ParseProtocol(name)
+			if !known {
+				return fmt.Errorf("%w: %q: %q is no security protocol: write %s", ErrConfig, part, name, protocolsOfListeners)
+			}
+			protocol, part = p.String()+"://", rest
+		}
 		if hostName.MatchString(part) && strings.Trim(part, "0123456789") != "" && !strings.Contains(part, ":") { // a host alone
 			part = net.JoinHostPort(part, strconv.Itoa(DefaultPort))
 		}
@@ -315,7 +387,7 @@ func (c *Config) setJoin(value string) error {
 		if strings.HasPrefix(addr, ":") {
 			addr = "localhost" + addr
 		}
-		c.Join = append(c.Join, addr)
+		c.Join = append(c.Join, protocol+addr)
 	}
 	return nil
 }
@@ -330,7 +402,7 @@ func (c *Config) setToken(name, value string) error {
 		value = string(b)
 	}
 	if _, err := credential.ParseToken(value); err != nil {
-		return fmt.Errorf("%w: %s: %w; leat cluster token makes one, on a machine that has a node", ErrConfig, name, err)
+		return fmt.Errorf("%w: %w; leat cluster token makes one, on a machine that has a node", ErrConfig, err)
 	}
 	c.Token = strings.TrimSpace(value)
 	return nil
@@ -407,8 +479,8 @@ func parseAddress(s string) (string, error) {
 // variables are the environment variables that set the node's own settings, without their
 // LEAT_; otherVariables are those that the command line reads.
 var (
-	variables      = []string{"DATA", "LISTEN", "ADVERTISE", "HTTP", "ID", "RACK", "JOIN", "TOKEN", "TOKEN_FILE", "LOG_LEVEL", "LOG_FORMAT"}
-	otherVariables = []string{"CONFIG", "BOOTSTRAP"}
+	variables      = []string{"DATA", "LISTEN", "ADVERTISE", "HTTP", "ID", "RACK", "JOIN", "TOKEN", "TOKEN_FILE", "SECURE", "SEALING_KEY", "BOOTSTRAP_USER", "BOOTSTRAP_PASSWORD_FILE", "LOG_LEVEL", "LOG_FORMAT"}
+	otherVariables = []string{"CONFIG", "BOOTSTRAP", "USER", "PASSWORD", "TLS", "CA", "CLIENT_CONFIG"}
 )
 
 // serviceVariable matches the variables that Kubernetes sets in each container for a service
@@ -438,8 +510,8 @@ func FromEnv(environ []string) Source {
 	return src
 }
 
-// FromFile reads a YAML file of settings: a flat mapping of own names and Kafka's
-// broker config names. Unknown keys are refused with their line and column.
+// FromFile reads a file of settings: a flat mapping in YAML of own names and Kafka's
+// broker config names, or a server.properties of Kafka. Unknown keys of the first are refused with their line and column.
 func FromFile(path string) (Source, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -450,7 +522,11 @@ func FromFile(path string) (Source, error) {
 
 func parseFile(path string, b []byte) (Source, error) {
 	src := Source{Name: path}
-	file, err := parser.ParseBytes(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), 0) // some editors begin a file with a byte order mark
+	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")) // some editors begin a file with a byte order mark
+	if isProperties(path, b) {
+		return parseServerProperties(path, b)
+	}
+	file, err := parser.ParseBytes(b, 0)
 	if err != nil {
 		return src, fmt.Errorf("%w: %s is not YAML: %w", ErrConfig, path, err)
 	}

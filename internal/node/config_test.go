@@ -2,10 +2,13 @@ package node
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // TestCombine proves that a later source wins over an earlier one, also if one has our name for
@@ -25,7 +28,7 @@ func TestCombine(t *testing.T) {
 		Data: "/from/env", ID: new(int32(7)), IDFrom: "leat.yaml: line 3, column 1", Listen: []string{":9192", ":9193"},
 		Settings: map[string]string{"num.partitions": "5", "log.cleanup.policy": "compact,delete"},
 	}
-	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Logger" || p.Last().String() == ".Ready" }, cmp.Ignore())); d != "" {
+	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Logger" || p.Last().String() == ".Ready" }, cmp.Ignore()), cmpopts.IgnoreUnexported(Config{})); d != "" {
 		t.Error(d)
 	}
 }
@@ -63,6 +66,18 @@ func TestContradictionsAreRefused(t *testing.T) {
 	later := Source{Values: []Value{{"log.dirs", "b", "--set log.dirs"}, {"node.id", "5", "--set node.id"}}}
 	if got, err := Combine(env, later); err != nil || got.Data != "b" || *got.ID != 5 || got.IDFrom != "--set node.id" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestWrongTokenIsNamedOnce proves that the sentence about a wrong join token names its place once.
+func TestWrongTokenIsNamedOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Combine(Source{Values: []Value{{"token-file", file, "--token-file"}}})
+	if err == nil || !strings.HasPrefix(err.Error(), "--token-file: ") || strings.Count(err.Error(), "token-file") != 1 {
+		t.Error(err)
 	}
 }
 
@@ -104,7 +119,7 @@ func TestWrongSettingsAreRefused(t *testing.T) {
 	f("data: x\nnum.partitons: 3\n", "line 2, column 1", `"num.partitons"`, `did you mean "num.partitions"`)
 	f("num.partitions: many\n", "line 1, column 1", "num.partitions")
 	f("listen: nowhere\n", "host:port")
-	f("listeners: SSL://:9092\n", "SSL", "PLAINTEXT")
+	f("listeners: KERBEROS://:9092\n", "KERBEROS", "PLAINTEXT")
 	f("id: -3\n", "node id")
 	f("advertise: ':9092'\n", "host that clients can reach")
 	f("listen: {a: b}\n", "line 1")
@@ -130,6 +145,7 @@ func TestByteOrderMark(t *testing.T) {
 func FuzzConfigFile(f *testing.F) {
 	f.Add([]byte("data: x\nlisten: [':1', ':2']\nnum.partitions: 3\n"))
 	f.Add([]byte("&a [*a]"))
+	f.Add([]byte("listeners=A://:1,B://:2\ncontroller.listener.names=B\nx=\\u0041\\\n"))
 	f.Add([]byte("a: |\n  b\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		src, err := parseFile("f", b)

@@ -222,8 +222,12 @@ func TestMetadataIndexesShow(t *testing.T) {
 // TestMetricsAreDocumented proves that docs/monitoring.md names every metric of a node, and
 // no other, and that the numbers on that page are those of the code.
 func TestMetricsAreDocumented(t *testing.T) {
-	n := startMem(t, vfs.NewMem())
-	createTopic(deadline(t), t, n, "t")
+	a := newSigner(t)
+	a.server("node.pem", time.Time{})
+	n, address := startTLS(t, a.settings(map[string]string{"leat.audit.destinations": "topic"}), io.Discard)
+	if _, err := kadm.NewClient(tlsClient(t, address, a.config())).CreateTopic(deadline(t), 1, 1, nil, "t"); err != nil {
+		t.Fatal(err)
+	}
 	_, body := get(t, n, "/metrics")
 	names := func(re, text string) []string {
 		var all []string

@@ -9,8 +9,10 @@ import (
 	"net"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/vfs"
@@ -25,7 +27,8 @@ const addressesFile = "node.addresses"
 type Holder struct {
 	NodeID    int32
 	Cluster   credential.ClusterID
-	Addresses []string // at which the node listened when it served last; none: that is not known
+	Addresses []string // host and port, at which the node listened when it served last; none: that is not known
+	encrypted []string // those of them that are reached with TLS
 	self      credential.Self
 }
 
@@ -58,16 +61,54 @@ func readHolder(fsys vfs.FS, dir string) (Holder, error) {
 	if err != nil {
 		return Holder{}, fmt.Errorf("%w %s: %s: %w", ErrDirectory, dir, identityFile, err)
 	}
+	addresses, encrypted := readAddresses(fsys, dir)
 	return Holder{
-		NodeID: id.nodeID, Cluster: cluster, Addresses: readAddresses(fsys, dir),
+		NodeID: id.nodeID, Cluster: cluster, Addresses: addresses, encrypted: encrypted,
 		self: credential.Self{Versions: peerVersions, Cluster: cluster, Epoch: id.epoch, NodeID: id.nodeID, Key: id.key},
 	}, nil
 }
 
 // Dial connects to the node, and proves to it who holds its directory. Nothing is proven to another node
-// that answers. The errors are those of peer.Dial.
+// that answers. The address may have a protocol in front, PROTOCOL://HOST:PORT; else it is what the directory says, and for one that the
+// directory does not know TLS is tried if the other end hangs up, or at once if the node has only listeners with TLS. The errors are those of
+// peer.Dial.
 func (h *Holder) Dial(ctx context.Context, address string) (*peer.Conn, error) {
-	return peer.Dial(ctx, address, credential.DialAsAdministrator(h.self, credential.Target{Nodes: h, NodeID: h.NodeID}, rand.Reader), nil)
+	hostPort, protocol, isKnown := peer.SplitAddress(address)
+	mayTry := false
+	if !isKnown {
+		isOwn := slices.Contains(h.Addresses, hostPort)
+		if slices.Contains(h.encrypted, hostPort) || !isOwn && len(h.encrypted) > 0 && len(h.encrypted) == len(h.Addresses) {
+			protocol = config.SSL
+		}
+		mayTry = !isOwn && !protocol.UsesTLS()
+	}
+	c, err := h.dialBy(ctx, protocol, hostPort)
+	if !mayTry || !errors.Is(err, peer.ErrHandshake) {
+		return c, err
+	}
+	if c, tlsErr := h.dialBy(ctx, config.SSL, hostPort); !errors.Is(tlsErr, errTLSHandshake) && !errors.Is(tlsErr, errNotTLS) {
+		return c, tlsErr
+	}
+	return nil, err
+}
+
+// dialBy connects to the node by a protocol. Since the certificate that the node shows is not checked, the proofs must be bound to the
+// connection, but for one within this machine.
+func (h *Holder) dialBy(ctx context.Context, protocol config.Protocol, hostPort string) (*peer.Conn, error) {
+	d := credential.DialAsAdministrator(h.self, credential.Target{Nodes: h, NodeID: h.NodeID}, rand.Reader)
+	return peer.Dial(ctx, withProtocol(protocol, hostPort), d, dialUnverified(bindOnWays))
+}
+
+// IsReachedWithTLS tells whether a node has told in its welcome that other nodes reach it with TLS. Then a token for its cluster needs TLS, too.
+func (h *Holder) IsReachedWithTLS(w *credential.Welcome) bool {
+	at := slices.IndexFunc(w.Members, func(c credential.Contact) bool { return c.NodeID == h.NodeID })
+	if at < 0 || len(w.Members[at].Addresses) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(w.Members[at].Addresses, func(address string) bool {
+		_, protocol, _ := peer.SplitAddress(address)
+		return !protocol.UsesTLS()
+	})
 }
 
 // FindNode finds the only node that the holder knows.
@@ -75,13 +116,23 @@ func (h *Holder) FindNode(id int32) (credential.Member, bool) {
 	return credential.Member{Key: h.self.Key.Public()}, id == h.NodeID
 }
 
-// readAddresses reads the addresses of a node; none: they are not known.
-func readAddresses(fsys vfs.FS, dir string) []string {
+// encryptedMark begins the lines of addresses that are reached with TLS.
+const encryptedMark = "tls://"
+
+// readAddresses reads the addresses of a node, those without encryption first, and which of them are reached with TLS; none: they are not known.
+func readAddresses(fsys vfs.FS, dir string) (all, encrypted []string) {
 	b, err := readFile(fsys, path.Join(dir, addressesFile))
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	return strings.Fields(string(b))
+	for line := range strings.FieldsSeq(string(b)) {
+		if address, marked := strings.CutPrefix(line, encryptedMark); marked {
+			encrypted = append(encrypted, address)
+		} else {
+			all = append(all, address)
+		}
+	}
+	return append(all, encrypted...), encrypted
 }
 
 // noteAddresses notes at which addresses the node listens. A power cut may take the note, and a full disk
@@ -89,6 +140,9 @@ func readAddresses(fsys vfs.FS, dir string) []string {
 func noteAddresses(n *Node) {
 	var text strings.Builder
 	for _, l := range n.listeners {
+		if l.Protocol.UsesTLS() || l.Sharing != nil && n.securing.takesTLS.Load() {
+			text.WriteString(encryptedMark)
+		}
 		text.WriteString(dialableAddress(l.Addr()) + "\n")
 	}
 	if err := writeFile(n.fs, path.Join(n.cfg.Data, addressesFile), []byte(text.String()), vfs.Fresh); err != nil {

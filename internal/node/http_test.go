@@ -13,7 +13,7 @@ import (
 // TestHTTPClientsCannotStay proves that no client of the HTTP port can hold its
 // connection for ever: not by sending nothing, nor by not reading.
 func TestHTTPClientsCannotStay(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, func() health { return health{} })
+	a, err := openAdmin(t.Context(), adminConfig{addr: "127.0.0.1:0", health: func() health { return health{} }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 // TestHTTPConnectionsAreBounded proves that clients of the HTTP port have no more connections
 // than are planned for them, and that those that only keep theirs open keep nobody out.
 func TestHTTPConnectionsAreBounded(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, func() health { return health{} })
+	a, err := openAdmin(t.Context(), adminConfig{addr: "127.0.0.1:0", conns: 2, health: func() health { return health{} }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,11 +73,15 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 // is closed for the next one, and one with a request only if all have one.
 func TestWhichHTTPConnectionIsClosed(t *testing.T) {
 	l := &boundedListener{most: 3}
-	var c [6]*boundedConn
+	var c [9]*boundedConn
 	for i := range c {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
-		c[i] = &boundedConn{Conn: near, of: l}
+		from := "192.0.2.1"
+		if i >= 6 {
+			from = "192.0.2.2"
+		}
+		c[i] = newBoundedConn(connFrom{near, from}, l)
 	}
 	add := func(i int, want *boundedConn) {
 		t.Helper()
@@ -100,7 +104,23 @@ func TestWhichHTTPConnectionIsClosed(t *testing.T) {
 	noteHTTPState(c[4], http.StateActive)
 	noteHTTPState(c[3], http.StateActive)
 	add(5, c[0])
+	noteHTTPState(c[5], http.StateActive)
+	add(6, c[4]) // of another network, which none of is closed for while the first one has more
+	add(7, c[3])
+	add(8, c[6])
+	if len(l.from) != 2 || l.from[c[5].network] != 1 || l.from[c[8].network] != 2 {
+		t.Errorf("by network there are %v", l.from)
+	}
 }
+
+// connFrom is a connection from an address.
+type connFrom struct {
+	net.Conn
+
+	from string
+}
+
+func (c connFrom) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(c.from)} }
 
 // TestProfilesAreBounded proves that only few profiles are made at a time, however many are asked for.
 func TestProfilesAreBounded(t *testing.T) {
@@ -129,7 +149,7 @@ func TestProfilesAreBounded(t *testing.T) {
 
 // TestProfileEndsWithTheNode proves that a stop does not wait for a profile to end.
 func TestProfileEndsWithTheNode(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, func() health { return health{} })
+	a, err := openAdmin(t.Context(), adminConfig{addr: "127.0.0.1:0", health: func() health { return health{} }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,14 @@ const (
 	oldestFormat  = 2
 )
 
+// The files of a secured node, in its data directory.
+const (
+	securedFile     = "node.secured"           // says that the node is secured, and how
+	certificateFile = "node.tls.pem"           // its private key and certificate
+	trustedFile     = "ca.pem"                 // the certificates to trust, for clients, too
+	firstLoginFile  = "first-login.properties" // the first user's login, until somebody has seen it
+)
+
 // Properties of the identity that directories of version 2 did not have at first. They are added
 // at the next start.
 const (
@@ -275,7 +283,10 @@ func inspectDirectory(fsys vfs.FS, dir string) error {
 
 // unusedNames are the names that a directory may have although no node has used it: those of files that a first
 // start writes before the identity, and that of a folder which a file system has at its root.
-var unusedNames = []string{lockFile, keyFile, keyFile + ".tmp", membersFile, membersFile + ".tmp", secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
+var unusedNames = []string{
+	lockFile, keyFile, keyFile + ".tmp", membersFile, membersFile + ".tmp", secretFile, secretFile + ".tmp", identityFile + ".tmp",
+	securedFile, securedFile + ".tmp", certificateFile, certificateFile + ".tmp", trustedFile, trustedFile + ".tmp", "lost+found",
+}
 
 // refuseForeign returns an error if a directory without an identity has anything in it, and says what it is.
 func refuseForeign(fsys vfs.FS, dir string, infos []vfs.Info) error {

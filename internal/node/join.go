@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
@@ -25,13 +26,14 @@ import (
 
 // A join has these steps, and a start with the same command goes on after whichever was the last:
 //
-//	node.key written -> a member admits the key -> cluster.members written -> meta.properties written
+//	node.key written -> a member admits the key -> in a secured cluster: the sealing key, node.secured and the certificate written
+//	-> cluster.members written -> meta.properties written
 //
 // The cluster gives a key its id once, so a second admission returns the same one. Without
 // meta.properties the directory has no node yet.
 
 // peerVersions are the versions of the protocol between nodes that this binary speaks.
-var peerVersions = credential.Range{Min: 1, Max: 2}
+var peerVersions = credential.Range{Min: 1, Max: 3}
 
 // joinTime is how long a node tries to join.
 const joinTime = time.Minute
@@ -39,8 +41,32 @@ const joinTime = time.Minute
 // joinEvery is how often it does.
 const joinEvery = 500 * time.Millisecond
 
+// joining is what a node that may join a cluster needs besides its settings.
+type joining struct {
+	own  []meta.Listener // with which it will be registered
+	dial peer.DialFunc   // opens connections to other nodes
+	log  *slog.Logger
+	// secure has the node be secured, too, if the cluster is, before it has its identity.
+	secure func(ctx context.Context, j *joined) error
+}
+
+// joined is a node that was admitted to a cluster.
+type joined struct {
+	id       identity
+	members  []credential.Contact
+	needsTLS bool // the nodes of the cluster talk to each other with TLS
+}
+
+// protocol is that of the listener for other nodes.
+func (j *joining) protocol() config.Protocol {
+	if len(j.own) == 0 {
+		return config.Plaintext
+	}
+	return config.Protocol(j.own[0].Security)
+}
+
 // prepareIdentity reads the directory's identity, joins a cluster, or begins one.
-func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, own []meta.Listener, log *slog.Logger) (identity, error) {
+func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, by joining) (identity, error) {
 	dir := cfg.Data
 	_, err := readFile(fsys, path.Join(dir, identityFile))
 	isNew := errors.Is(err, fs.ErrNotExist)
@@ -48,10 +74,10 @@ func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, own []meta.L
 	case len(cfg.Join) == 0 && cfg.Token != "" && isNew:
 		return identity{}, fmt.Errorf("%w: a join token is given, and no node whose cluster is to be joined: add --join HOST:PORT, the address of any of its nodes", ErrConfig)
 	case len(cfg.Join) > 0 && isNew:
-		if err := checkReach(cfg.Join, own); err != nil {
+		if err := checkReach(cfg.Join, by.own); err != nil {
 			return identity{}, err
 		}
-		id, err := joinCluster(ctx, fsys, cfg, log)
+		id, err := joinCluster(ctx, fsys, cfg, by)
 		if err != nil {
 			return identity{}, fmt.Errorf("cannot join the cluster: %w", err)
 		}
@@ -71,7 +97,8 @@ func checkReach(join []string, own []meta.Listener) error {
 		return nil
 	}
 	for _, address := range join {
-		host, _, err := net.SplitHostPort(address)
+		hostPort, _, _ := peer.SplitAddress(address)
+		host, _, err := net.SplitHostPort(hostPort)
 		if err == nil && !isLoopback(host) {
 			return fmt.Errorf("%w: the nodes of the cluster could not reach this one, which only serves this machine, at %s: start it with --listen :%d, or tell another address with --advertise",
 				ErrConfig, net.JoinHostPort(own[0].Host, strconv.Itoa(int(own[0].Port))), own[0].Port)
@@ -105,8 +132,8 @@ func checkJoined(dir string, id identity, token string) error {
 
 // checkJoinedNodes refuses a directory that has a node already if the nodes that are to be joined belong to another cluster, as far
 // as they answer. It may take as long as a connection to the slowest of them.
-func checkJoinedNodes(ctx context.Context, cfg *Config, id identity) error {
-	foreign := findForeign(ctx, cfg.Join, id)
+func checkJoinedNodes(ctx context.Context, cfg *Config, id identity, dial peer.DialFunc) error {
+	foreign := findForeign(ctx, cfg.Join, id, dial)
 	if foreign == "" {
 		return nil
 	}
@@ -116,7 +143,7 @@ func checkJoinedNodes(ctx context.Context, cfg *Config, id identity) error {
 
 // findForeign asks the nodes at addresses for their cluster. It returns an address at which a node of another cluster is, unless a node of
 // this cluster answers at another one.
-func findForeign(ctx context.Context, addresses []string, id identity) (foreign string) {
+func findForeign(ctx context.Context, addresses []string, id identity, dial peer.DialFunc) (foreign string) {
 	own, err := credential.ParseClusterID(id.clusterID)
 	if err != nil {
 		return "" // preparePeers says so
@@ -127,7 +154,7 @@ func findForeign(ctx context.Context, addresses []string, id identity) (foreign 
 	var asking sync.WaitGroup
 	for i, address := range addresses {
 		asking.Go(func() {
-			_, results[i] = peer.Dial(ctx, address, credential.DialAsNode(self, credential.Incarnation{}, nobody, rand.Reader), nil)
+			_, results[i] = peer.Dial(ctx, address, credential.DialAsNode(self, credential.Incarnation{}, nobody, rand.Reader), dial)
 		})
 	}
 	asking.Wait()
@@ -143,7 +170,7 @@ func findForeign(ctx context.Context, addresses []string, id identity) (foreign 
 }
 
 // joinCluster makes the node of this directory a member of the cluster of other nodes.
-func joinCluster(ctx context.Context, fsys vfs.FS, cfg *Config, log *slog.Logger) (identity, error) {
+func joinCluster(ctx context.Context, fsys vfs.FS, cfg *Config, by joining) (identity, error) {
 	dir := cfg.Data
 	if cfg.Token == "" {
 		return identity{}, fmt.Errorf("%w: a join needs a token: run leat cluster token where a node of the cluster runs, and give it by --token, --token-file or LEAT_TOKEN", ErrConfig)
@@ -165,20 +192,23 @@ func joinCluster(ctx context.Context, fsys vfs.FS, cfg *Config, log *slog.Logger
 	if cfg.ID != nil {
 		wanted = *cfg.ID
 	}
-	welcome, epoch, err := askToJoin(ctx, cfg.Join, log, credential.Join{
+	welcome, epoch, err := askToJoin(ctx, cfg.Join, by, credential.Join{
 		Token: token, Versions: peerVersions, Key: id.key, Directory: credential.DirectoryID(id.directory), NodeID: wanted,
 	})
 	if err != nil {
 		return identity{}, err
 	}
 	id.nodeID, id.epoch = welcome.NodeID, epoch
+	if err := by.secure(ctx, &joined{id, welcome.Members, token.NeedsTLS()}); err != nil {
+		return identity{}, err
+	}
 	if err := writeMembers(fsys, dir, welcome.Members); err != nil {
 		return identity{}, fmt.Errorf("%w %s: cannot write to it: %w", ErrDirectory, dir, err)
 	}
 	if err := writeIdentity(fsys, dir, id); err != nil {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
 	}
-	log.Info("this node has joined a cluster", "node", id.nodeID, "cluster", id.clusterID)
+	by.log.Info("this node has joined a cluster", "node", id.nodeID, "cluster", id.clusterID)
 	return id, nil
 }
 
@@ -208,34 +238,65 @@ func directoryOf(key credential.PublicKey) (id meta.UUID) {
 
 // askToJoin asks the nodes to be joined, one after the other and again, until one of them decides. It returns the epoch
 // of the cluster, too.
-func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j credential.Join) (w credential.Welcome, epoch uint32, err error) {
+func askToJoin(ctx context.Context, addresses []string, by joining, j credential.Join) (w credential.Welcome, epoch uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
+	var last error // of the last round that was not cut short, which says more
 	for told := false; ; {
 		var failed error
 		for _, address := range addresses {
-			c, err := peer.Dial(ctx, address, credential.DialAsJoiner(j, rand.Reader), nil)
+			c, reached, err := dialToJoin(ctx, address, by, &j)
 			if err == nil {
 				w, s := c.Welcome(), c.Session()
 				c.Close()
-				return addAddress(w, s.Peer, address), s.Epoch, nil
+				return addAddress(w, s.Peer, reached), s.Epoch, nil
 			}
 			if isFinal(err) {
 				return credential.Welcome{}, 0, err
 			}
 			failed = errors.Join(failed, err)
 		}
+		if ctx.Err() == nil || last == nil {
+			last = failed
+		}
 		if !told {
 			told = true
-			log.Warn("no node of the cluster lets this one in yet; it is tried again for a minute", "err", failed)
+			by.log.Warn("no node of the cluster lets this one in yet; it is tried again for a minute", "err", failed)
 		}
 		select {
 		case <-time.After(joinEvery):
 		case <-ctx.Done():
-			return credential.Welcome{}, 0, failed
+			return credential.Welcome{}, 0, last
 		}
 	}
 }
+
+// dialToJoin opens a connection to a node that is to be joined, and returns its address with the protocol that it has. An address that says a
+// protocol is reached by that, unless the token needs TLS, and another one as this node's listener for other nodes is. If that has no TLS and
+// the other end hangs up, TLS is tried, too: never the other way round, which somebody on the way could bring about.
+func dialToJoin(ctx context.Context, address string, by joining, j *credential.Join) (*peer.Conn, string, error) {
+	hostPort, protocol, isKnown := peer.SplitAddress(address)
+	if !isKnown {
+		protocol = by.protocol()
+	}
+	if j.Token.NeedsTLS() && !protocol.UsesTLS() {
+		protocol = config.SSL
+	}
+	address = withProtocol(protocol, hostPort)
+	c, err := peer.Dial(ctx, address, credential.DialAsJoiner(*j, rand.Reader), by.dial)
+	if isKnown || protocol.UsesTLS() || !errors.Is(err, peer.ErrHandshake) {
+		return c, address, err
+	}
+	address = withProtocol(config.SSL, hostPort)
+	c, tlsErr := peer.Dial(ctx, address, credential.DialAsJoiner(*j, rand.Reader), by.dial)
+	if tlsErr != nil {
+		return nil, "", errors.Join(err, tlsErr)
+	}
+	return c, address, nil
+}
+
+// withProtocol puts a protocol in front of an address.
+func withProtocol(p config.Protocol, hostPort string) string { return p.String() + "://" + hostPort }
 
 // addAddress adds to the members in a welcome the address at which the one was reached that let this node
 // in: it may have registered a name that this machine does not know.
@@ -245,9 +306,8 @@ func addAddress(w credential.Welcome, by credential.Peer, address string) creden
 		w.Members = append(w.Members, credential.Contact{NodeID: by.NodeID, Key: by.Key})
 		at = len(w.Members) - 1
 	}
-	if m := &w.Members[at]; !slices.Contains(m.Addresses, address) {
-		m.Addresses = append(m.Addresses, address)
-	}
+	m := &w.Members[at]
+	m.Addresses = addTarget(m.Addresses, nil, address)
 	return w
 }
 
@@ -265,18 +325,43 @@ func isFinal(err error) bool {
 	return false
 }
 
-// contact is a member of the cluster in the file of members.
+// contact is a member of the cluster in the file of members. An address and its protocol have the same place in their lists, so that versions
+// which know no protocols can read the file; "": it is not known.
 type contact struct {
 	Node      int32    `json:"node"`
 	Key       string   `json:"key"`
 	Addresses []string `json:"addresses"`
+	Protocols []string `json:"protocols,omitempty"`
+}
+
+// newContact makes a contact of what another node has told.
+func newContact(c *credential.Contact) contact {
+	made := contact{Node: c.NodeID, Key: c.Key.String(), Addresses: make([]string, len(c.Addresses)), Protocols: make([]string, len(c.Addresses))}
+	for i, address := range c.Addresses {
+		hostPort, protocol, isKnown := peer.SplitAddress(address)
+		if made.Addresses[i] = hostPort; isKnown {
+			made.Protocols[i] = protocol.String()
+		}
+	}
+	return made
+}
+
+// fullAddresses are the addresses with the protocols that are known.
+func (c *contact) fullAddresses() []string {
+	full := slices.Clone(c.Addresses)
+	for i, name := range c.Protocols {
+		if protocol, ok := config.ParseProtocol(name); ok && i < len(full) {
+			full[i] = withProtocol(protocol, full[i])
+		}
+	}
+	return full
 }
 
 // writeMembers writes whom the node has met when it joined. The caller syncs the directory.
 func writeMembers(fsys vfs.FS, dir string, members []credential.Contact) error {
 	list := make([]contact, len(members))
-	for i, m := range members {
-		list[i] = contact{m.NodeID, m.Key.String(), m.Addresses}
+	for i := range members {
+		list[i] = newContact(&members[i])
 	}
 	b, err := json.Marshal(list)
 	if err != nil {
@@ -300,7 +385,7 @@ func readMembers(fsys vfs.FS, dir string) (members []credential.Contact, err err
 		if err != nil {
 			return nil, fmt.Errorf("%s is damaged: %w; restore it from a backup, or join with another directory", membersFile, err)
 		}
-		members = append(members, credential.Contact{NodeID: c.Node, Key: key, Addresses: c.Addresses})
+		members = append(members, credential.Contact{NodeID: c.Node, Key: key, Addresses: c.fullAddresses()})
 	}
 	return members, nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,9 +14,16 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
+
+// entrances are where clients and other nodes come in.
+type entrances struct {
+	listeners  []listener
+	encryption *encryption
+}
 
 // openListeners listens on all addresses. The start calls it before it touches the data
 // directory, so that a taken port does no harm.
@@ -41,8 +49,24 @@ func (n *Node) openListener(ctx context.Context, e endpoint) error {
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
 		e.port = a.Port
 	}
-	n.listeners = append(n.listeners, listener{wire.Listener{Listener: l, Name: e.name}, e})
+	n.listeners = append(n.listeners, protectListener(n, l, e))
 	return nil
+}
+
+// protectListener has an open listener protect its connections as the addresses say. Its keys are those of the moment when it serves.
+func protectListener(n *Node, l net.Listener, e endpoint) listener {
+	protocol := n.addresses.protected[e.name]
+	var configOf func() *tls.Config
+	if protocol == config.Plaintext && !n.cfg.Secure {
+		return listener{wire.Listener{
+			Listener: l, Name: e.name, Protocol: protocol, Sharing: n.securing.sharing,
+			TLS: func() *tls.Config { return n.encryption.sharedTLS(e.name) },
+		}, e}
+	}
+	if protocol.UsesTLS() {
+		configOf = func() *tls.Config { return n.encryption.find(e.name).now.Load().server }
+	}
+	return listener{wire.Listener{Listener: l, Name: e.name, Protocol: protocol, TLS: configOf}, e}
 }
 
 // listener is an open listener, with the endpoint of the setting. The endpoint's port is the
@@ -55,10 +79,12 @@ type listener struct {
 // listenLoopback listens on both loopback addresses, since clients may resolve "localhost" to
 // either. A machine without IPv6 has only one.
 func (n *Node) listenLoopback(ctx context.Context) error {
-	if err := n.openListener(ctx, endpoint{name: plaintext, host: "127.0.0.1", port: DefaultPort}); err != nil {
+	e := endpoint{unnamed: true, name: n.addresses.names[0], host: "127.0.0.1", port: DefaultPort}
+	if err := n.openListener(ctx, e); err != nil {
 		return listenError(net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort)), err, chooseListen)
 	}
-	if err := n.openListener(ctx, endpoint{name: plaintext, host: "::1", port: DefaultPort}); errors.Is(err, syscall.EADDRINUSE) {
+	e.host = "::1"
+	if err := n.openListener(ctx, e); errors.Is(err, syscall.EADDRINUSE) {
 		return listenError(net.JoinHostPort("::1", strconv.Itoa(DefaultPort)), err, chooseListen)
 	}
 	return nil
@@ -99,7 +125,22 @@ func (a *addresses) listenersToRegister(open []listener) (list []meta.Listener) 
 				e.host = machineName()
 			}
 		}
-		list = append(list, meta.Listener{Name: name, Host: e.host, Port: int32(e.port), Security: meta.Plaintext})
+		list = append(list, meta.Listener{Name: name, Host: e.host, Port: int32(e.port), Security: meta.SecurityProtocol(a.protected[name])})
+	}
+	return list
+}
+
+// registeredListeners are the listeners with which the node is registered. Those that take TLS since the node was secured have a protocol with it.
+func registeredListeners(n *Node) []meta.Listener {
+	list := n.addresses.listenersToRegister(n.listeners)
+	if n.securing.kept.Load() == nil || !n.securing.hadCertificate {
+		return list
+	}
+	list = slices.Clone(list)
+	for i := range list {
+		if list[i].Security == meta.Plaintext {
+			list[i].Security = meta.SASLSSL
+		}
 	}
 	return list
 }

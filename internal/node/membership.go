@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,15 +40,18 @@ type membership struct {
 	incarnation meta.UUID      // identifies this start
 	began       time.Time      // clock counts from it
 	lastRun     *lastrun.Notes // how the run of the node before this one ended, and notes for the next one
+	generations generations
 	registrar   registrar
 	applied     func() uint64 // the index of the metadata log that the image shows, or a lower one
-	nodeLinks   nodeLinks
-	brokerEpoch atomic.Int64 // of its registration; 0 before
-	sessionEnds atomic.Int64 // the time of clock until which the session lasts, in ns: see hasSession
-	lagging     lagging
-	clocks      clockWatch
-	room        roomWatch
-	isLeaving   atomic.Bool // it has asked to stop: others are given what it leads
+	// lostMetadata tells whether the metadata go on without the node: see hasLostMetadata.
+	lostMetadata func() bool
+	nodeLinks    nodeLinks
+	brokerEpoch  atomic.Int64 // of its registration; 0 before
+	sessionEnds  atomic.Int64 // the time of clock until which the session lasts, in ns: see hasSession
+	lagging      lagging
+	clocks       clockWatch
+	room         roomWatch
+	isLeaving    atomic.Bool // it has asked to stop: others are given what it leads
 	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
 	// upkeep looked at them.
 	nodesChanged chan struct{}
@@ -78,6 +82,15 @@ func (n *Node) register(ctx context.Context) error {
 		if err := admitSelf(ctx, n); err != nil {
 			return err
 		}
+		if err := makeAuthority(ctx, n); err != nil {
+			return err
+		}
+		if err := makeFirstUser(ctx, n); err != nil {
+			return err
+		}
+	}
+	if err := showCertificate(n); err != nil {
+		return err
 	}
 	last := n.lastRun.Last()
 	if n.store.Damage() != nil { // any log may lack something
@@ -87,9 +100,9 @@ func (n *Node) register(ctx context.Context) error {
 		ClusterID: n.id.clusterID,
 		Broker: meta.Broker{
 			ID: n.id.nodeID, Incarnation: n.incarnation, Directory: n.id.directory, Rack: n.cfg.Rack,
-			Listeners: n.addresses.listenersToRegister(n.listeners), Features: broker.SupportedFeatures(), RaftID: n.quorum.Status().RaftID,
+			Listeners: registeredListeners(n), Features: broker.SupportedFeatures(), RaftID: n.quorum.Status().RaftID,
 		},
-		PreviousEpoch: last.Epoch, Clean: last.Clean,
+		PreviousEpoch: last.Epoch, Generation: last.Generation, Clean: last.Clean,
 	}
 	for _, topic := range last.Unsynced {
 		g.Unsynced = append(g.Unsynced, topic)
@@ -127,6 +140,9 @@ func directoryRemark(last *meta.Broker, g *controller.Registration) string {
 	case g.PreviousEpoch < last.RecordedEpoch:
 		return fmt.Sprintf("this data directory is older than what the cluster knows: its last run was the registration of epoch %d, and the node has recorded epoch %d since; it was restored from a copy, or another one is in use; %s",
 			g.PreviousEpoch, last.RecordedEpoch, after)
+	case g.Generation < last.Generation:
+		return fmt.Sprintf("this data directory is older than what the cluster knows: it has generation %d, and has had %d in the same run; it was restored from a copy, or another one is in use; %s",
+			g.Generation, last.Generation, after)
 	}
 	return ""
 }
@@ -233,8 +249,13 @@ const activateEvery = 100 * time.Millisecond
 // everything on this node follows the image.
 func (n *Node) activate(ctx context.Context) error {
 	n.built.Store(true)
-	for {
+	for complainAt := time.Duration(0); ; {
 		answer, err := sendHeartbeat(ctx, n, false)
+		if err == nil && answer.Unreached != "" && n.clock() >= complainAt {
+			complainAt = n.clock() + complainEvery
+			n.loggers.loggerOf(rootLogger).Warn("this node stays fenced and serves no clients until the others can reach it: "+
+				"tell them another address with --advertise HOST:PORT, or have names and firewalls let them in", "why", answer.Unreached)
+		}
 		switch {
 		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded), errors.Is(err, quorum.ErrNotLeader): // another controller will take it
 		case err != nil:
@@ -269,7 +290,7 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	}
 	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
 		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
-		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: n.isLeaving.Load(),
+		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: n.isLeaving.Load(), Generation: n.lastRun.Generation(),
 		NoRoom: n.room.look(n.loggers.loggerOf(rootLogger), func() (avail, total int64, err error) { return n.fs.Free(n.cfg.Data) }),
 	})
 	if err == nil && refused != nil {
@@ -355,6 +376,8 @@ const (
 	electionsEach = 100
 	// movesAtOnce is how many partitions get replicas of their own accord at the same time.
 	movesAtOnce = 8
+	// electionGrace is how long no controller is known before that is logged: an election takes less.
+	electionGrace = 3 * time.Second
 	// complainEvery is how often the log tells that all this fails.
 	complainEvery = time.Minute
 )
@@ -406,13 +429,29 @@ type upkeep struct {
 	n                             *Node
 	beatAt, maintainAt, balanceAt time.Duration // when each is due
 	complainAt                    time.Duration // before it no failure is logged
-	controller                    int32         // the node that was the active controller at the last tick; -1: none was known
+	controller                    int32         // the active controller as it was logged last; -1: none was known
+	lackingFrom                   time.Duration // since when none is known; 0: one is
 }
 
 // beginUpkeep begins what a node does over time for its membership and its cluster.
 func beginUpkeep(n *Node) {
 	n.serving.Go((&upkeep{n: n, controller: -1}).run)
+	n.serving.Go(func() {
+		n.generations.run(n.ctx, n.lastRun.RaiseGeneration, func(err error) {
+			n.loggers.loggerOf("storage").Warn("the data directory cannot note that it was written to, so a copy of it that lacks records may be believed; it is tried again each minute", "err", err)
+		})
+	})
 	n.serving.Go((&electorate{n: n, away: map[int32]time.Duration{}}).run)
+	n.serving.Go(func() { removeEndedTokens(n) })
+	n.serving.Go(func() { n.keys.catchUp(n.ctx) })
+}
+
+// hasLostMetadata tells whether the metadata go on without the node of a quorum, since its log of them cannot be written: it would tell
+// clients for ever who led what when that failed, and nobody would take over from it, since it lives. While it is the only voter
+// nothing is decided without it.
+func hasLostMetadata(q *quorum.Node) bool {
+	st := q.Status()
+	return st.State == quorum.Faulted && !slices.Equal(st.Members.Voters, []uint64{st.RaftID})
 }
 
 // run keeps this node's registration alive, and has the controller on this node do its work over
@@ -438,6 +477,10 @@ func (u *upkeep) run() {
 			return
 		}
 		others := len(img.Brokers) > 1
+		if others && n.lostMetadata() {
+			n.noteFailure(fmt.Errorf("the node cannot follow the metadata any more: %w", quorum.ErrFaulted))
+			return
+		}
 		switch {
 		case others && !ticks:
 			u.beatAt = 0 // before the first tick, since nobody has heard from this node for long
@@ -455,6 +498,9 @@ func (u *upkeep) doDue(others bool) {
 	n, s, now := u.n, u.n.serverSettings(), u.n.clock()
 	if others && now >= u.beatAt && !n.isLeaving.Load() { // leaveCluster sends those of a node that stops
 		u.beatAt = now + s.HeartbeatInterval
+		if n.image.Load().Level() >= meta.LevelGeneration {
+			n.generations.want(now, storage.CountRounds(n.store))
+		}
 		_, err := sendHeartbeat(n.ctx, n, false)
 		if err == nil && !hasSession(n) || hasLeaving(n.image.Load()) {
 			u.beatAt = now // the next tick tries again; or a node that stops waits until the others have applied that it leads nothing
@@ -480,10 +526,16 @@ func (u *upkeep) doDue(others bool) {
 	u.noteFailure("to keep leaders and replicas in order", n.controller.Maintain(n.ctx, n.clock(), plan))
 }
 
-// tellController logs when another node has become the active controller, and when none is known.
+// tellController logs when another node has become the active controller, and when none is known for longer than an
+// election takes.
 func (u *upkeep) tellController() {
 	now := u.n.nodeLinks.activeController()
-	if now == u.controller {
+	if now >= 0 {
+		u.lackingFrom = 0
+	} else if u.lackingFrom == 0 {
+		u.lackingFrom = max(u.n.clock(), 1)
+	}
+	if now == u.controller || now < 0 && u.n.clock() < u.lackingFrom+electionGrace {
 		return
 	}
 	u.controller = now

@@ -19,6 +19,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/storage/lastrun"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -72,11 +73,12 @@ func newMember(t *testing.T) *member {
 	}
 	m := &member{Node: &Node{
 		fs: vfs.NewMem(), id: identity{nodeID: 1}, static: static, failure: failure{failed: make(chan error, 1)}, loggers: newLoggers(slog.DiscardHandler, slog.LevelInfo),
-		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), applied: func() uint64 { return 0 }},
+		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), applied: func() uint64 { return 0 }, lostMetadata: func() bool { return false }},
 	}}
 	m.ctx, m.cancel = context.WithCancel(t.Context())
 	m.failing, m.fail = context.WithCancel(m.ctx)
 	m.image.Store(meta.Empty())
+	m.securing = newSecuring(m.Node)
 	var mu sync.Mutex
 	m.controller = controller.New(controller.Config{
 		Image: m.image.Load, Static: static,
@@ -104,7 +106,7 @@ func newMember(t *testing.T) *member {
 // join registers a node, which then asks to serve.
 func (m *member) join(t *testing.T, id int32, incarnation meta.UUID) (epoch int64) {
 	t.Helper()
-	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
+	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}}}
 	epoch, refused, err := m.RegisterBroker(t.Context(), &g)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
@@ -359,9 +361,10 @@ func TestClockThatIsOff(t *testing.T) {
 }
 
 // TestPlacesAfterAnUncleanEnd proves that a node which was killed keeps its places in the in-sync
-// sets of durable topics and leaves those of page-cached ones, also of one that has become durable
+// sets of durable topics and leaves those of page-cached ones, but not of one that has become durable,
 // without a record since; and that it keeps all places after a clean stop, and none if its data
-// directory is another one or was restored from a copy of an earlier run.
+// directory is another one, was restored from a copy of an earlier run, or from one of the same run that
+// was made before the directory had its last generation.
 func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	cfg := Config{
 		Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler),
@@ -383,7 +386,7 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	}
 	n := start(disk)
 	// Another node, which never serves a client.
-	other := controller.Registration{Broker: meta.Broker{ID: 2, Directory: meta.UUID{2}, Features: []meta.FeatureRange{meta.SupportedLevels(), {Name: "metadata.version", Min: 1, Max: 99}}}}
+	other := controller.Registration{Broker: meta.Broker{ID: 2, Directory: meta.UUID{2}, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels(), {Name: "metadata.version", Min: 1, Max: 99}}}}
 	epoch, refused, err := n.controller.RegisterBroker(t.Context(), n.clock(), &other)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
@@ -430,8 +433,26 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 			}
 		}
 	}
-	killed, older := disk.KillClone(nil), disk.KillClone(nil)
-	check("killed", "", start(killed), map[string]bool{"durable": true, "cached": false, "unused": false, "changed": false})
+	none := map[string]bool{"durable": false, "cached": false, "unused": false, "changed": false}
+	copied := disk.KillClone(nil)
+	if err := n.lastRun.RaiseGeneration(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the metadata have the generation", func() bool {
+		if _, err := sendHeartbeat(t.Context(), n, false); err != nil {
+			t.Fatal(err)
+		}
+		return n.image.Load().Brokers[1].Generation == 1
+	})
+	changed := n.image.Load().Topic("changed").ID
+	eventually(t, "the topic that has changed counts as durable", func() bool {
+		last := lastrun.Open(disk.KillClone(nil), "/data", slog.New(slog.DiscardHandler)).Last()
+		return last.Epoch > 0 && !slices.Contains(last.Unsynced, [16]byte(changed))
+	})
+	killed, older, putBack := disk.KillClone(nil), disk.KillClone(nil), disk.KillClone(nil)
+	copyFile(t, putBack, copied, "/data/last-run")
+	check("put back from a copy of the same run", "it has generation 0, and has had 1 in the same run", start(putBack), none)
+	check("killed", "", start(killed), map[string]bool{"durable": true, "cached": false, "unused": false, "changed": true})
 	stop(t, n)
 	n = start(disk)
 	all := map[string]bool{"durable": true, "cached": true, "unused": true, "changed": true}
@@ -440,7 +461,6 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 		t.Errorf("registered as %+v in directory %v", b, n.id.directory)
 	}
 	stop(t, n)
-	none := map[string]bool{"durable": false, "cached": false, "unused": false, "changed": false}
 	restored := disk.KillClone(nil)
 	copyFile(t, restored, older, "/data/last-run")
 	check("restored", "this data directory is older than what the cluster knows", start(restored), none)

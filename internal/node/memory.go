@@ -51,15 +51,19 @@ func availableMemory(root fs.FS) int64 {
 
 // sizes are how many bytes each use of memory may take.
 type sizes struct {
-	available  int64 // for the whole process
-	requests   int64 // receive buffers
-	peers      int64 // receive buffers that clients cannot take
-	work       int64 // work on requests, which budget.Budget divides into classes
-	parked     int64 // requests that wait for records
-	groups     int64 // the state of consumer groups
-	producers  int64 // what logs remember of idempotent producers
-	sessions   int64 // incremental fetch sessions
-	partitions int   // how many partitions the cluster may have; not bytes
+	available    int64 // for the whole process
+	requests     int64 // receive buffers
+	peers        int64 // receive buffers that clients cannot take
+	work         int64 // work on requests, which budget.Budget divides into classes
+	parked       int64 // requests that wait for records
+	groups       int64 // the state of consumer groups
+	transactions int64 // the state of transactional ids
+	producers    int64 // what logs remember of idempotent producers
+	sessions     int64 // incremental fetch sessions
+	mirrors      int64 // answers of other clusters that are mirrored
+	cleaner      int64 // the keys of a round of compaction
+	sensors      int64 // what is measured of clients that have quotas
+	partitions   int   // how many partitions the cluster may have; not bytes
 
 	connections int // how many connections clients may have; not bytes
 }
@@ -79,6 +83,9 @@ const (
 	groupShare   = 4        // groups take 1/groupShare of it, at most maxGroups
 	maxGroups    = 256 << 20
 
+	transactionShare = 32 // transactional ids take 1/transactionShare of it, at most maxTransactions
+	maxTransactions  = 256 << 20
+
 	producerShare = 16 // what logs remember of producers takes 1/producerShare of it, at most maxProducers
 	maxProducers  = 256 << 20
 
@@ -86,6 +93,15 @@ const (
 	maxPeerMemory = 4 << 20
 
 	sessionShare = 40 // incremental fetch sessions take 1/sessionShare of it, at most broker.MostFetchSessionBytes
+
+	waitingShare     = 10 // parked requests and answers of other clusters take at most 1/waitingShare of it together,
+	leastParkedShare = 20 // but parked requests at least 1/leastParkedShare
+
+	cleanerShare = 32 // the keys of a round of compaction take 1/cleanerShare of it, at most log.cleaner.dedupe.buffer.size
+	minCleaner   = 1 << 20
+
+	sensorShare = 32 // what is measured of clients that have quotas takes 1/sensorShare of it, at most maxSensors
+	maxSensors  = 64 << 20
 
 	partitionShare = 4       // partitions take 1/partitionShare of it
 	partitionBytes = 2 << 10 // a partition without records: its place in the metadata, its replica and its log
@@ -111,15 +127,26 @@ func sizesFor(available int64, s *config.Server) sizes {
 	if z.work == 0 {
 		z.work = budget.DefaultBytes(available, runtime.NumCPU())
 	}
-	z.parked = budget.DefaultParkedBytes(available)
+	z.mirrors = budget.DefaultMirrorBytes(available)
+	z.parked = max(available/leastParkedShare, min(budget.DefaultParkedBytes(available), available/waitingShare-z.mirrors))
 	if z.groups == 0 {
 		z.groups = min(available/groupShare, maxGroups)
 	}
+	z.transactions = min(available/transactionShare, maxTransactions)
 	z.producers = min(available/producerShare, maxProducers)
-	z.sessions = min(available/sessionShare, broker.MostFetchSessionBytes)
+	z.sessions = min(max(available/sessionShare-minCleaner, available/sessionShare/2), broker.MostFetchSessionBytes)
+	z.sensors = min(available/sensorShare, maxSensors)
 	z.partitions = int(max(minPartitions, min(available/partitionShare/partitionBytes, controller.MaxPartitions)))
 	z.connections = int(max(minConnections, min(available/connectionShare/connectionBytes, math.MaxInt32)))
+	z.shareCleaner()
 	return z
+}
+
+// shareCleaner gives the keys of a round of compaction what the other uses leave.
+func (z *sizes) shareCleaner() {
+	unsent := budget.New(budget.Config{Bytes: z.work}).Usage(budget.Unsent).Limit
+	others := z.requests + z.peers + z.work + unsent + z.parked + z.groups + z.producers + z.sessions + z.sensors + z.mirrors + int64(z.partitions)*partitionBytes
+	z.cleaner = max(minCleaner, min(z.available/cleanerShare, z.available-others))
 }
 
 // manageMemory returns unused memory to the system, once after the start and whenever the heap
@@ -167,9 +194,9 @@ const (
 // apply sets the limit and the pace for the present use of memory.
 func (l heapLimit) apply(n *Node) {
 	if n.cfg.OwnsProcess {
-		debug.SetMemoryLimit(min(l.original, n.sizes.heapLimit(readLive(), n.heldForRequests())))
+		debug.SetMemoryLimit(min(l.original, n.sizes.heapLimit(readLive(), n.heldForRequests())+n.linking.memory()))
 		if parked := n.work.Usage(budget.Parked); os.Getenv("GOGC") == "" {
-			setPace(parked.Used >= parked.Limit/parkedShare || n.groups.MemoryUsed()+n.work.Usage(budget.Unsent).Used >= longHeld)
+			setPace(parked.Used >= parked.Limit/parkedShare || n.groups.MemoryUsed()+n.txns.MemoryUsed()+n.work.Usage(budget.Unsent).Used >= longHeld)
 		}
 	}
 }

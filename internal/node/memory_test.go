@@ -174,8 +174,9 @@ func TestSharesFitIn(t *testing.T) {
 	for available := int64(192 << 20); available <= 1<<38; available += available / 7 {
 		z := sizesFor(available, &config.Server{MaxRequestBytes: 100 << 20})
 		z.work = budget.DefaultBytes(available, 2) // more processors come with more memory
+		z.shareCleaner()
 		unsent := budget.New(budget.Config{Bytes: z.work}).Usage(budget.Unsent).Limit
-		sum := z.requests + z.peers + z.work + unsent + z.parked + z.groups + z.producers + z.sessions + int64(z.partitions)*partitionBytes
+		sum := z.requests + z.peers + z.work + unsent + z.parked + z.groups + z.producers + z.sessions + z.mirrors + z.cleaner + int64(z.partitions)*partitionBytes
 		if sum > available {
 			t.Errorf("%d MiB are available, and %d shared out: %+v", available>>20, sum>>20, z)
 		}

@@ -26,14 +26,23 @@ type metricsCollector struct {
 	metaApplied, metaRemembered               *prometheus.Desc
 	clockAhead                                *prometheus.Desc
 	producerMetrics
+	transactionMetrics
+	cleanerMetrics
 	clusterMetrics
+	quotaMetrics
+	encryptionMetrics
 }
 
 // producerMetrics are the metrics of what logs remember of idempotent producers.
-type producerMetrics struct{ producers, producerBytes, producerLimit, producersEvicted *prometheus.Desc }
+type producerMetrics struct {
+	producers, producerBytes, producerLimit, producersEvicted *prometheus.Desc
+}
 
 // connectionMetrics are the metrics of clients' connections.
 type connectionMetrics struct {
+	loginMetrics
+	securingMetrics
+	auditMetrics
 	conns, connsLimit, accepted, connsRefused *prometheus.Desc
 	framesRefused, panics                     *prometheus.Desc
 	bytesIn, bytesOut, requestMemory          *prometheus.Desc
@@ -51,17 +60,20 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		return prometheus.NewDesc("leat_"+name, help, labels, nil)
 	}
 	return &metricsCollector{
-		n: n, clusterMetrics: newClusterMetrics(desc),
+		n: n, clusterMetrics: newClusterMetrics(desc), cleanerMetrics: newCleanerMetrics(desc), transactionMetrics: newTransactionMetrics(desc), quotaMetrics: newQuotaMetrics(desc), encryptionMetrics: newEncryptionMetrics(desc),
 		connectionMetrics: connectionMetrics{
-			conns:         desc("connections", "Client connections open now."),
-			connsLimit:    desc("connections_limit", "Client connections that may be open: the lowest of max.connections and of the numbers that the limit of open files and the available memory allow; 0: no limit."),
-			accepted:      desc("connections_accepted_total", "Client connections accepted."),
-			connsRefused:  desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor or no memory."),
-			framesRefused: desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
-			panics:        desc("handler_panics_total", "Requests whose handler has panicked, which is a bug; each ended its connection."),
-			bytesIn:       desc("network_received_bytes_total", "Bytes received from clients."),
-			bytesOut:      desc("network_sent_bytes_total", "Bytes sent to clients."),
-			requestMemory: desc("request_memory_bytes", "Memory that requests being received take."),
+			loginMetrics:    newLoginMetrics(desc),
+			securingMetrics: newSecuringMetrics(desc),
+			auditMetrics:    newAuditMetrics(desc),
+			conns:           desc("connections", "Client connections open now."),
+			connsLimit:      desc("connections_limit", "Client connections that may be open: the lowest of max.connections and of the numbers that the limit of open files and the available memory allow; 0: no limit."),
+			accepted:        desc("connections_accepted_total", "Client connections accepted."),
+			connsRefused:    desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor or no memory."),
+			framesRefused:   desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
+			panics:          desc("handler_panics_total", "Requests whose handler has panicked, which is a bug; each ended its connection."),
+			bytesIn:         desc("network_received_bytes_total", "Bytes received from clients."),
+			bytesOut:        desc("network_sent_bytes_total", "Bytes sent to clients."),
+			requestMemory:   desc("request_memory_bytes", "Memory that requests being received take."),
 		},
 		producerMetrics: producerMetrics{
 			producers:        desc("producers", "Idempotent producers that the logs on this node remember; one that writes to several partitions counts in each."),
@@ -126,6 +138,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.appendedBytes, count, b.BytesIn)
 	value(g.appendedRecords, count, b.RecordsIn)
 	value(g.readBytes, count, b.BytesOut)
+	g.collectIdentity(b.Logins, out)
 	value(g.sessions, now, int64(b.FetchSessions))
 	q := g.n.quorum.Status()
 	value(g.metaFaulted, now, oneIf(q.State == quorum.Faulted))
@@ -141,16 +154,26 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 		bytes += g.n.set.SizeOf(p)
 	}
 	value(g.logBytes, now, bytes)
-	p := g.n.producers.Usage()
-	value(g.producers, now, p.Producers)
-	value(g.producerBytes, now, p.Bytes)
-	value(g.producerLimit, now, p.Limit)
-	value(g.producersEvicted, count, p.Evicted)
+	g.collectProducers(value)
+	g.collectTransactions(g.n.set, g.n.txns.Counts(), out)
 	g.collectFaults(value)
+	g.collectQuotas(&g.n.quotas, w, out)
+	g.collectAudit(g.n.audit, out)
+	g.collectEncryption(g.n.encryption, g.n.wire.Stats(), out)
+	g.collectCompaction(storage.CompactionStats(g.n.store), out)
 	out <- prometheus.MustNewConstMetric(g.clockAhead, now, time.Duration(g.n.clocks.ahead.Load()).Seconds())
 	free, total := g.n.store.DiskSpace()
 	value(g.diskFree, now, free)
 	value(g.diskTotal, now, total)
+}
+
+// collectProducers sends the metrics of idempotent producers.
+func (g *metricsCollector) collectProducers(value func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string)) {
+	p := g.n.producers.Usage()
+	value(g.producers, prometheus.GaugeValue, p.Producers)
+	value(g.producerBytes, prometheus.GaugeValue, p.Bytes)
+	value(g.producerLimit, prometheus.GaugeValue, p.Limit)
+	value(g.producersEvicted, prometheus.CounterValue, p.Evicted)
 }
 
 // faultReasons are the reasons of leat_logs_faulted.
@@ -168,11 +191,4 @@ func (g *metricsCollector) collectFaults(value func(d *prometheus.Desc, kind pro
 	value(g.journalDamaged, prometheus.GaugeValue, oneIf(g.n.store.Damage() != nil))
 	value(g.strays, prometheus.GaugeValue, int64(g.n.store.Strays()))
 	value(g.diskFull, prometheus.GaugeValue, oneIf(g.n.store.IsFull()))
-}
-
-func oneIf(is bool) int64 {
-	if is {
-		return 1
-	}
-	return 0
 }

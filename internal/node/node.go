@@ -19,18 +19,20 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/leatstream/leat/internal/audit"
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
@@ -47,6 +49,7 @@ type Node struct {
 	boot    string // identifies the run of the kernel, which changes when the machine starts
 	id      identity
 	static  *config.Static
+	clientRules
 
 	descriptors descriptors
 	addresses   addresses
@@ -63,18 +66,25 @@ type Node struct {
 	image atomic.Pointer[meta.Image]
 	follower
 
-	lock       io.Closer
-	listeners  []listener
+	lock io.Closer
+	entrances
 	quorum     *quorum.Node
 	store      *storage.Store
 	set        *replica.Set
 	controller *controller.Controller
-	groups     *group.Service
-	broker     *broker.Broker
-	wire       *wire.Server
-	admin      *admin
-	serving    sync.WaitGroup
-	stopping   sync.Once
+	coordinators
+	broker   *broker.Broker
+	wire     *wire.Server
+	admin    *admin
+	serving  sync.WaitGroup
+	stopping sync.Once
+}
+
+// clientRules say who clients are, what they may do, and how much.
+type clientRules struct {
+	security
+	quotas quotas
+	audit  *audit.Recorder // nil: what they do is not recorded
 }
 
 // failure is the first failure after which a node must be stopped.
@@ -94,14 +104,16 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
 	n := &Node{
 		cfg: cfg, fs: fsys, boot: boot, failure: failure{failed: make(chan error, 1)},
-		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), votersWanted: make(chan struct{}, 1)},
+		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), generations: generations{wanted: make(chan struct{}, 1)}, votersWanted: make(chan struct{}, 1)},
 	}
 	to := slog.DiscardHandler
 	if cfg.Logger != nil {
 		to = cfg.Logger.Handler()
 	}
 	n.loggers = newLoggers(to, cfg.LogLevel)
+	n.securing = newSecuring(n)
 	n.image.Store(meta.Empty())
+	n.keys.n, n.linking.n = n, n
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.failing, n.fail = context.WithCancel(n.ctx)
 	if err := n.start(ctx); err != nil {
@@ -129,10 +141,8 @@ func (n *Node) start(ctx context.Context) error {
 		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
 	}
 	n.cfg.Data = filepath.ToSlash(dir)
-	if n.addresses, err = planAddresses(&n.cfg); err != nil {
-		return err
-	}
-	if err := n.openListeners(ctx); err != nil {
+	own, err := openEntrances(ctx, n)
+	if err != nil {
 		return err
 	}
 	if err := inspectDirectory(n.fs, n.cfg.Data); err != nil {
@@ -144,7 +154,13 @@ func (n *Node) start(ctx context.Context) error {
 	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
 		return err
 	}
-	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, n.addresses.listenersToRegister(n.listeners), n.loggers.loggerOf(rootLogger)); err != nil {
+	if err = beginSecured(n); err != nil {
+		return err
+	}
+	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, joining{
+		own, n.encryption.dialPeer, n.loggers.loggerOf(rootLogger),
+		func(ctx context.Context, j *joined) error { return secureJoiner(ctx, n, j) },
+	}); err != nil {
 		return err
 	}
 	n.serving.Go(func() { watchJoined(n) })
@@ -152,8 +168,14 @@ func (n *Node) start(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	n.static = n.static.With(n.ownConfigs())
-	for _, w := range slices.Concat(n.cfg.Warnings, n.static.Warnings()) {
+	for _, w := range slices.Concat(n.cfg.Warnings, n.static.Warnings(), n.addresses.warnings(n.static)) {
 		n.loggers.loggerOf(rootLogger).Warn("a setting has no effect", "why", w)
+	}
+	if err = prepareSecurity(n); err != nil {
+		return err
+	}
+	if err = prepareHTTPLogin(n); err != nil {
+		return err
 	}
 	if n.admin != nil && n.admin.elsewhere != "" {
 		n.loggers.loggerOf(rootLogger).Warn("health and metrics are on another address than usual until the next start; --http HOST:PORT sets one that stays",
@@ -161,8 +183,11 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.serverSettings())
 	n.producers = storage.NewProducerBudget(n.sizes.producers)
-	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})
+	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked, Mirror: n.sizes.mirrors})
 	if err := n.openEngine(); err != nil {
+		return err
+	}
+	if err := openCertificates(n); err != nil {
 		return err
 	}
 	if err := n.openBroker(); err != nil {
@@ -172,13 +197,30 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.serving.Go(n.manageMemory)
+	n.serving.Go(func() { n.encryption.watch(n.ctx, n.static, n.securing.advance, n.securing.poked) })
 	if n.cfg.KeepMonitorAwake {
 		n.serving.Go(n.keepMonitorAwake)
 	}
 	if n.admin != nil {
-		n.admin.setReady(n.newRegistry())
+		n.admin.setReady(n.newRegistry(), compactionPage{n.store})
 	}
 	return nil
+}
+
+// openEntrances listens on all addresses, with the keys and certificates that are there, and returns with what the node is to be registered.
+func openEntrances(ctx context.Context, n *Node) (own []meta.Listener, err error) {
+	if err := planSecured(n); err != nil {
+		return nil, err
+	}
+	if n.addresses, err = planAddresses(&n.cfg); err != nil {
+		return nil, err
+	}
+	if err := n.openListeners(ctx); err != nil {
+		return nil, err
+	}
+	own = n.addresses.listenersToRegister(n.listeners)
+	n.encryption, err = prepareEncryption(&n.cfg, own, n.image.Load, n.loggers.loggerOf(rootLogger))
+	return own, err
 }
 
 // becomeActive has the cluster take this node in, and serves clients from then on. The nodes of a cluster
@@ -194,6 +236,11 @@ func (n *Node) becomeActive(ctx context.Context) error {
 	if err := n.activate(ctx); err != nil {
 		return err
 	}
+	if err := errors.Join(checkSuperUsers(n), checkIsSecured(n)); err != nil {
+		return err
+	}
+	dropOldLogin(ctx, n)
+	warnOfBootstrapUser(ctx, n)
 	sweepLogs(n)
 	beginUpkeep(n)
 	noteAddresses(n)
@@ -255,13 +302,17 @@ func (n *Node) openEngine() error {
 	}
 	n.controller = controller.New(controller.Config{
 		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
-		MaxPartitions: n.sizes.partitions, Applied: n.quorum.Applied,
+		MaxPartitions: n.sizes.partitions, Applied: n.quorum.Applied, ConfirmLeading: n.quorum.ConfirmLeading,
+		CanAdminister: func(m *meta.Image) bool { return canAdminister(n, m) },
 	})
+	n.delegation.commands = controller.NewDelegations(n.controller, n.delegation.controllerConfig())
 	if err := n.peers.open(n.ctx, cluster.ControllerConfig{
-		Local: n.controller, Now: n.clock, Logger: n.loggers.loggerOf("cluster"),
+		Local: n.controller, Now: n.clock, Logger: n.loggers.loggerOf("cluster"), SealingKeys: &n.keys,
 		ServeClient: func(ctx context.Context, q *wire.Carried, r *wire.Request) error {
 			return n.broker.ServeForwarded(ctx, q, r)
 		},
+		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking,
+		Record: func(g *cluster.Given) { recordCommand(n, g) },
 	}, n.brokerEpoch.Load); err != nil {
 		return err
 	}
@@ -276,18 +327,23 @@ func (n *Node) openEngine() error {
 		Memory:     n.sizes.groups,
 		HasSession: func() bool { return hasSession(n) },
 	})
+	openTransactions(n)
+	openLinks(n)
 	n.registrar, n.applied, n.nodeLinks = n.peers.commands, n.quorum.Applied, &n.peers
+	n.lostMetadata = func() bool { return hasLostMetadata(n.quorum) }
 	return nil
 }
 
 // preparePeers makes what the metadata need to reach other nodes.
 func preparePeers(n *Node) (err error) {
 	cfg := peersConfig{
-		id: n.id, incarnation: n.incarnation, image: n.image.Load, join: n.cfg.Join, fail: n.noteFailure, log: n.loggers.loggerOf("cluster"),
-		isCutOff: func() bool { return int64(n.clock()) >= n.sessionEnds.Load() },
+		id: n.id, incarnation: n.incarnation, image: n.image.Load, join: n.cfg.Join, fail: n.noteFailure, dial: n.encryption.dialPeer, log: n.loggers.loggerOf("cluster"),
+		isCutOff:     func() bool { return int64(n.clock()) >= n.sessionEnds.Load() },
+		noteAdmitted: func(id int32, token credential.TokenID) { recordAdmission(n, id, token) },
 	}
-	if own := n.addresses.listenersToRegister(n.listeners); len(own) > 0 {
-		cfg.addresses = []string{net.JoinHostPort(own[0].Host, strconv.Itoa(int(own[0].Port)))}
+	if own := registeredListeners(n); len(own) > 0 {
+		cfg.inter = config.Protocol(own[0].Security)
+		cfg.addresses = []string{peer.FormatAddress(cfg.inter, own[0].Host, own[0].Port)}
 	}
 	if n.id.joined {
 		if cfg.members, err = readMembers(n.fs, n.cfg.Data); err != nil {
@@ -315,7 +371,7 @@ func (n *Node) watchQuorum() {
 // watchJoined ends the node if it was started with --join of another cluster's nodes. The start does not wait for that: the nodes of
 // a cluster that all start are found later, and a list may name this node.
 func watchJoined(n *Node) {
-	if err := checkJoinedNodes(n.ctx, &n.cfg, n.id); err != nil {
+	if err := checkJoinedNodes(n.ctx, &n.cfg, n.id, n.encryption.dialPeer); err != nil {
 		n.noteFailure(err)
 	}
 }
@@ -332,6 +388,11 @@ func nameNode(err error, nodeOf func(raftID uint64) (node int32, ok bool)) error
 }
 
 func (n *Node) openBroker() error {
+	if err := openAudit(n); err != nil {
+		return err
+	}
+	n.quotas = newQuotas(n)
+	setConnectionRates(n)
 	b, err := broker.New(n.brokerConfig())
 	if err != nil {
 		return err
@@ -371,7 +432,7 @@ func (n *Node) Failed() <-chan error { return n.failed }
 
 // Info tells where the node can be reached.
 func (n *Node) Info() Info {
-	info := Info{Data: n.cfg.Data, ClusterID: n.id.clusterID, LoopbackOnly: true}
+	info := Info{Data: n.cfg.Data, ClusterID: n.id.clusterID, LoopbackOnly: true, Secured: securedInfo(n)}
 	for _, l := range n.listeners {
 		info.Addresses = append(info.Addresses, l.Addr().String())
 		a, ok := l.Addr().(*net.TCPAddr)
@@ -379,6 +440,7 @@ func (n *Node) Info() Info {
 	}
 	if n.admin != nil {
 		info.HTTP, info.HTTPElsewhere = n.admin.addr, n.admin.elsewhere
+		info.HTTPEncrypted = n.admin.isExposed && (n.secured != nil || n.securing.isFinished())
 	}
 	return info
 }
@@ -414,7 +476,9 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.admin != nil {
 		n.admin.ready.Store(false)
 	}
+	flushAudit(ctx, n.audit.Flush)
 	leaveCluster(ctx, n)
+	flushAudit(ctx, n.audit.Flush) // what came meanwhile
 	n.cancel()
 	var errs []error
 	for _, l := range n.listeners {
@@ -422,9 +486,11 @@ func (n *Node) stop(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	n.linking.close()
 	if n.groups != nil {
 		n.groups.Close()
 	}
+	n.closeTransactions()
 	if n.broker != nil {
 		n.broker.Drain()
 	}
@@ -432,6 +498,7 @@ func (n *Node) stop(ctx context.Context) error {
 		errs = append(errs, n.wire.Shutdown(ctx))
 	}
 	n.serving.Wait()
+	flushAudit(ctx, n.audit.Close)
 	if n.peers.commands != nil { // they use the broker
 		n.peers.commands.Close()
 	}

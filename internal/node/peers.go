@@ -10,13 +10,13 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/internal/cluster"
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
@@ -43,24 +43,33 @@ type peers struct {
 	hosts       memberHosts
 	notes       notes
 	isCutOff    func() bool // no controller has heard of this node lately
-	join        []string    // addresses of members that this start was given
-	log         *slog.Logger
+	// noteAdmitted is told of each node that joins by this one; nil: nobody is.
+	noteAdmitted func(id int32, token credential.TokenID)
+	join         []string // addresses of members that this start was given
+	log          *slog.Logger
 
 	mu     sync.Mutex
 	silent map[int32]struct{} // guarded by mu: nodes of which the log says that they cannot be reached
+
+	inter config.Protocol // of this node's listener for other nodes
 }
 
 // peersConfig is what a node tells of itself to reach others.
 type peersConfig struct {
+	inter config.Protocol // of the listener for other nodes, whose address is in addresses
+
 	id          identity
 	incarnation meta.UUID
 	members     []credential.Contact // that it has met when it joined
 	join        []string             // addresses of members that this start was given
 	addresses   []string             // at which other nodes reach this one
 	isCutOff    func() bool
-	image       func() *meta.Image
-	fail        func(error)
-	log         *slog.Logger
+	// noteAdmitted is told of each node that joins by this one.
+	noteAdmitted func(id int32, token credential.TokenID)
+	image        func() *meta.Image
+	fail         func(error)
+	dial         peer.DialFunc
+	log          *slog.Logger
 }
 
 // prepare makes what the metadata need to reach other nodes.
@@ -72,13 +81,15 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: cfg.id.epoch, NodeID: cfg.id.nodeID, Key: cfg.id.key, Addresses: cfg.addresses}
 	p.gate = newGate(ctx)
 	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
+	p.noteAdmitted = cfg.noteAdmitted
 	p.log, p.silent = cfg.log, map[int32]struct{}{}
 	p.join, p.isCutOff = cfg.join, cfg.isCutOff
 	p.image, p.directory = cfg.image, directory{cfg.image, cfg.members}
+	p.inter = cfg.inter
 	p.hosts = memberHosts{self: cfg.id.nodeID, image: cfg.image, changed: make(chan struct{}, 1), resolve: func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	}}
-	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent})
+	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent, Dial: cfg.dial})
 	p.metadata = cluster.NewQuorum(ctx, cluster.QuorumConfig{NodeID: cfg.id.nodeID, Links: p.links, Others: p.listOthers, NodeOf: p.findRaftID})
 	p.self.Position, p.self.Knows = p.metadata.Position, p.directory.knowsKey
 	return nil
@@ -163,20 +174,31 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 	}
 	if c := p.directory.findMet(id); c != nil { // what it has registered may be a name that this machine does not know
 		for _, address := range c.Addresses {
-			if !slices.Contains(t.Addresses, address) {
-				t.Addresses = append(t.Addresses, address)
+			if address, ok := keepTLS(addressesOf(p.image(), id), address); ok {
+				t.Addresses = addTarget(t.Addresses, nil, address)
 			}
 		}
 	}
-	for _, address := range p.notes.addresses(id, registrationOf(p.image(), id)) {
-		if !slices.Contains(t.Addresses, address) { // it has moved, or is a copy: the registered one comes first
-			t.Others = append(t.Others, address)
+	for _, address := range p.notes.addresses(id, registrationOf(p.image(), id)) { // it has moved, or is a copy: the registered one comes first
+		if p.image().Securing() != nil { // it may have told that before it took TLS
+			var ok bool
+			if address, ok = keepTLS(addressesOf(p.image(), id), address); !ok {
+				continue
+			}
 		}
+		t.Others = addTarget(t.Others, t.Addresses, address)
 	}
 	if p.isCutOff() { // the others may have registered other addresses, or wait for enough nodes to do so
 		for _, address := range p.join {
-			if !slices.Contains(t.Addresses, address) && !slices.Contains(t.Others, address) {
-				t.Others = append(t.Others, address)
+			if _, _, isKnown := peer.SplitAddress(address); !isKnown && p.inter.UsesTLS() { // else it may be another node's, whose protocol is known
+				address = withProtocol(p.inter, address)
+			}
+			t.Others = addTarget(t.Others, t.Addresses, address)
+		}
+		if p.inter.UsesTLS() || p.image().Securing() != nil { // all may have got TLS at the same ports while they were stopped, or this node was cut off
+			for _, address := range addressesOf(p.image(), id) {
+				hostPort, _, _ := peer.SplitAddress(address)
+				t.Others = addTarget(t.Others, t.Addresses, withProtocol(config.SASLSSL, hostPort))
 			}
 		}
 	}
@@ -184,6 +206,37 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 		return peer.Target{}, fmt.Errorf("node %d has not told its address yet", id)
 	}
 	return t, nil
+}
+
+// addTarget adds an address to a list, unless that or another list has it. One that says no protocol is that of a node from before they were
+// told, and adds nothing to one that says it. Two protocols with TLS are dialled alike.
+func addTarget(list, other []string, address string) []string {
+	hostPort, protocol, isKnown := peer.SplitAddress(address)
+	isThere := func(has string) bool {
+		h, p, known := peer.SplitAddress(has)
+		return h == hostPort && (!isKnown || known && p.UsesTLS() == protocol.UsesTLS())
+	}
+	if slices.ContainsFunc(list, isThere) || slices.ContainsFunc(other, isThere) {
+		return list
+	}
+	return append(list, address)
+}
+
+// keepTLS returns an address that was told long ago as it may be dialled now. If the node has registered one with TLS since, somebody who
+// stops TLS on the way must not have it dialled without: then an address without TLS is none any more, and one that says no protocol has it.
+func keepTLS(registered []string, address string) (now string, ok bool) {
+	hasTLS := slices.ContainsFunc(registered, func(has string) bool {
+		_, p, _ := peer.SplitAddress(has)
+		return p.UsesTLS()
+	})
+	switch hostPort, protocol, isKnown := peer.SplitAddress(address); {
+	case !hasTLS || protocol.UsesTLS():
+		return address, true
+	case isKnown:
+		return "", false
+	default:
+		return withProtocol(config.SSL, hostPort), true
+	}
 }
 
 // registrationOf is the epoch of a node's registration; 0: it has none.
@@ -217,7 +270,7 @@ func (p *peers) describeTargets() string {
 	return strings.Join(list, "; ")
 }
 
-// addressesOf lists the addresses at which other nodes reach a registered one.
+// addressesOf lists the addresses at which other nodes reach a registered one, with their protocols.
 func addressesOf(img *meta.Image, id int32) []string {
 	b := img.Brokers[id]
 	if b == nil {
@@ -227,7 +280,7 @@ func addressesOf(img *meta.Image, id int32) []string {
 	if host == "" {
 		return nil
 	}
-	return []string{net.JoinHostPort(host, strconv.Itoa(int(port)))}
+	return []string{peer.FormatAddress(config.Protocol(img.PeerSecurity(b)), host, port)}
 }
 
 // admit lets a proven peer in. A joiner gets its id from the active controller.
@@ -242,6 +295,9 @@ func (p *peers) admit(ctx context.Context, from credential.Peer) (credential.Wel
 		id, err = p.commands.AdmitNode(ctx, &controller.Admission{Token: from.Token, Key: from.Key, Directory: meta.UUID(from.Directory), NodeID: from.NodeID})
 		if err != nil {
 			return credential.Welcome{}, err
+		}
+		if p.noteAdmitted != nil {
+			p.noteAdmitted(id, from.Token)
 		}
 	}
 	img := p.image()

@@ -13,6 +13,8 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/txn"
 )
 
 // followState tells whether the node acts on changes of the metadata. Only the goroutine that
@@ -201,18 +203,31 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 	n.set.Apply(d, img)
 	for _, ch := range d.Topics {
 		switch {
-		case ch.New == nil && ch.Old.Name == group.Topic:
+		case ch.New == nil && n.coordinatorOf(ch.Old.Name) != nil:
 			for i := range ch.Old.Partitions {
-				n.groups.StopLeading(int32(i))
+				n.coordinatorOf(ch.Old.Name).StopLeading(int32(i))
 			}
 		case ch.New == nil:
 			n.groups.TopicDeleted(ch.Old.Name, ch.Old.ID)
 		}
 	}
 	for _, ch := range d.Topics {
-		if ch.New != nil && ch.New.Name == group.Topic {
-			n.changeCoordinators(ch)
+		if ch.New == nil {
+			continue
 		}
+		if ch.New.Name == txn.Topic {
+			storage.ExpectTransactions(n.store)
+		}
+		if c := n.coordinatorOf(ch.New.Name); c != nil {
+			n.changeCoordinators(c, ch)
+		}
+	}
+	n.linking.follow(d, img)
+	if d.Quotas {
+		n.quotas.follow(img.Quotas())
+	}
+	if d.DelegationTokens {
+		n.delegation.checkKeys(n.loggers.loggerOf(rootLogger), img.DelegationTokens())
 	}
 	brokersChanged, warned := false, 0
 	for r := range d.Configs {
@@ -223,6 +238,8 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 	}
 	if brokersChanged {
 		n.wire.SetLimits(n.connectionLimits())
+		setConnectionRates(n)
+		storage.ConfigureCleaner(n.store, cleanerConfig(n))
 	}
 }
 
@@ -232,9 +249,9 @@ const maxConfigWarnings = 20
 
 // warnIneffective logs the configs of a resource that have no effect, and returns whether there
 // are any. The answer to the change has a note about them too (config.NoteTag), but only some clients
-// read it. The configs of the offsets topic are the node's own, and nobody can do anything about them.
+// read it. The configs of the coordinators' topics are the node's own, and nobody can do anything about them.
 func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
-	if r.Type == config.Topic && r.Name == group.Topic {
+	if r.Type == config.Topic && (r.Name == group.Topic || r.Name == txn.Topic) {
 		return false
 	}
 	sentences := config.Ineffective(r.Type, set)
@@ -244,18 +261,18 @@ func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]stri
 	return len(sentences) > 0
 }
 
-// changeCoordinators starts and stops the coordinators of those partitions of the offsets topic
-// whose leadership has changed.
-func (n *Node) changeCoordinators(ch meta.TopicChange) {
+// changeCoordinators starts and stops a service's coordinators of those partitions of its topic whose leadership has
+// changed.
+func (n *Node) changeCoordinators(c coordinator, ch meta.TopicChange) {
 	for i := range ch.New.Partitions {
 		mp := &ch.New.Partitions[i]
 		if ch.Old != nil && i < len(ch.Old.Partitions) && ch.Old.Partitions[i].Leader == mp.Leader && ch.Old.Partitions[i].LeaderEpoch == mp.LeaderEpoch {
 			continue
 		}
 		if p := n.set.Partition(ch.New.Name, int32(i)); p != nil && mp.Leader == n.id.nodeID {
-			n.groups.StartLeading(int32(i), record.Epoch(mp.LeaderEpoch), p)
+			c.StartLeading(int32(i), record.Epoch(mp.LeaderEpoch), p)
 		} else {
-			n.groups.StopLeading(int32(i))
+			c.StopLeading(int32(i))
 		}
 	}
 }

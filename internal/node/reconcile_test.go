@@ -16,11 +16,11 @@ import (
 func TestIneffectiveConfigsAreLogged(t *testing.T) {
 	var log strings.Builder
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	compacted := map[string]string{"cleanup.policy": "compact"}
-	if warnIneffective(logger, config.Resource{Type: config.Topic, Name: group.Topic}, compacted) || log.Len() > 0 {
+	pending := map[string]string{"errors.deadletterqueue.group.enable": "true"}
+	if warnIneffective(logger, config.Resource{Type: config.Topic, Name: group.Topic}, pending) || log.Len() > 0 {
 		t.Errorf("the log tells of the offsets topic:\n%s", log.String())
 	}
-	if !warnIneffective(logger, config.Resource{Type: config.Topic, Name: "orders"}, compacted) || !strings.Contains(log.String(), "name=orders") {
+	if !warnIneffective(logger, config.Resource{Type: config.Topic, Name: "orders"}, pending) || !strings.Contains(log.String(), "name=orders") {
 		t.Errorf("the log does not tell of topic orders:\n%s", log.String())
 	}
 }

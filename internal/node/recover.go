@@ -142,6 +142,9 @@ func recoverOn(ctx context.Context, cfg Config, fsys vfs.FS, isMeant bool) (r Re
 		}
 		return meta.Encode(after), raiseEpoch(fsys, dir, &id)
 	})
+	if err == nil && isMeant {
+		err = noteRecovery(fsys, dir, &r)
+	}
 	if err != nil {
 		return Recovery{}, err
 	}
@@ -209,7 +212,7 @@ func checkNobodyRuns(ctx context.Context, id *identity, img *meta.Image) error {
 			dials++
 			go func() { // which ends with ctx, and is waited for
 				dialler := credential.DialAsNode(self, credential.Incarnation(meta.NewUUID()), credential.Target{Nodes: nodes, NodeID: other}, rand.Reader)
-				conn, err := peer.Dial(ctx, address, dialler, nil)
+				conn, err := peer.Dial(ctx, address, dialler, dialUnverified(bindIfBoth))
 				if err == nil {
 					conn.Close()
 				}

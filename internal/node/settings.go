@@ -5,6 +5,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/config"
@@ -29,12 +30,25 @@ func (n *Node) storageConfig() storage.Config {
 		RetentionEvery: s.Storage.RetentionCheck,
 		StrayRetention: s.Storage.StrayRetention,
 		Journal:        s.Storage.JournalBytes, Scrub: s.Storage.ScrubRate,
+		Cleaner: cleanerConfig(n),
 	}
 	if c.Scrub == 0 {
 		c.Scrub = -1 // for storage 0 stands for the default
 	}
 	return c
 }
+
+// cleanerConfig says how logs are compacted now.
+func cleanerConfig(n *Node) storage.CleanerConfig {
+	c := &n.serverSettings().Storage.Cleaner
+	return storage.CleanerConfig{
+		Off: !c.Enabled, MapBytes: min(max(c.MapBytes, 1), n.sizes.cleaner),
+		BytesPerSecond: c.BytesPerSecond, Backoff: max(c.Backoff, leastBackoff),
+	}
+}
+
+// leastBackoff is the shortest pause of compaction that looks at all logs, whatever log.cleaner.backoff.ms says.
+const leastBackoff = 100 * time.Millisecond
 
 func (n *Node) wireConfig() wire.Config {
 	s := n.serverSettings()
@@ -48,7 +62,8 @@ func (n *Node) wireConfig() wire.Config {
 		RequestMemory: n.sizes.requests,
 		Peers:         limitPeers(&n.descriptors, &n.sizes, &n.peers),
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
-		Work: n.work,
+		Work:  n.work,
+		Admit: n.quotas.admitConnection,
 	}
 }
 
@@ -71,21 +86,31 @@ func (n *Node) connectionLimits() wire.Limits {
 
 func (n *Node) brokerConfig() broker.Config {
 	s := n.serverSettings()
-	return broker.Config{
+	cfg := broker.Config{
 		NodeID: n.id.nodeID, Logger: n.loggers.loggerOf("broker"), Image: n.image.Load, Set: n.set,
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
 		Controller:  n.controller, Cluster: n.peers.commands, Groups: n.groups, Quorum: func() quorum.Status { return quorumStatus(n) }, Static: n.static,
-		Peers:              n.peers.door,
-		EnsureOffsetsTopic: func(ctx context.Context) error { return n.peers.commands.EnsureTopic(ctx, group.Topic) },
-		Work:               n.work,
-		Advertised:         n.addresses.isAdvertised,
-		Contact:            func() broker.Contact { return contactOf(n) },
-		LogDir:             filepath.FromSlash(n.cfg.Data),
-		LogLevels:          n.loggers.effectiveLevels, SetLogLevel: n.loggers.setLevel,
+		Peers:       n.peers.door,
+		Permissions: broker.Permissions{Authorizer: n.authorizer}, Logins: n.logins, Delegations: n.delegation.commands,
+		Quotas:      n.quotas.clients,
+		Audit:       n.audit,
+		NameRules:   n.encryption.nameRules,
+		EnsureTopic: n.peers.commands.EnsureTopic,
+		Txns:        n.txns, Transactions: checks{n.checker},
+		Work:      n.work,
+		Naming:    broker.Naming{Advertised: n.addresses.isAdvertised, Certified: n.encryption.certifiedName},
+		Contact:   func() broker.Contact { return contactOf(n) },
+		LogDir:    filepath.FromSlash(n.cfg.Data),
+		LogLevels: n.loggers.effectiveLevels, SetLogLevel: n.loggers.setLevel,
 		FetchMaxBytes: s.FetchMaxBytes,
 		FetchSessions: s.FetchSessions, FetchSessionBytes: n.sizes.sessions,
 	}
+	if n.authorizer == nil {
+		cfg.Logins = append(cfg.Logins, n.securing.logins...)
+		cfg.Rules, cfg.NotePlain, cfg.NoteWouldDeny = n.securing.rules, n.securing.plain.note, n.securing.denied.note
+	}
+	return cfg
 }
 
 // quorumStatus is the metadata quorum as a node sees it, with its leader and its voters by the ids of their

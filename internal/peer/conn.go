@@ -3,6 +3,7 @@ package peer
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -40,11 +41,13 @@ type Conn struct {
 	welcome credential.Welcome
 
 	work    chan struct{} // has an element if there are frames for the writer
-	done    chan struct{} // closed when the connection has ended
+	ending  chan struct{} // closed when there is a reason to end
+	done    chan struct{} // closed when the connection has ended, and no better reason can come
+	written chan struct{} // closed when the writer has ended
 	running sync.WaitGroup
 
 	mu      sync.Mutex    // guards the fields below
-	err     error         // why the connection has ended
+	err     error         // why the connection ends; it does not change when it has ended
 	frames  []byte        // that wait for the writer
 	writing int           // bytes that the writer has taken and not written
 	calls   []*call       // that are not answered, in the order of their frames
@@ -79,7 +82,10 @@ type call struct {
 
 // newConn begins a connection after its handshake.
 func newConn(nc net.Conn, s credential.Session, w credential.Welcome) *Conn {
-	c := &Conn{nc: nc, session: s, welcome: w, work: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &Conn{
+		nc: nc, session: s, welcome: w,
+		work: make(chan struct{}, 1), ending: make(chan struct{}), done: make(chan struct{}), written: make(chan struct{}),
+	}
 	c.running.Go(c.writeFrames)
 	c.running.Go(c.readAnswers)
 	return c
@@ -96,14 +102,26 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err is why the connection has ended; nil: it has not.
 func (c *Conn) Err() error {
+	if !c.hasEnded() {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
+func (c *Conn) hasEnded() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Close ends the connection and all calls, and waits for its goroutines.
 func (c *Conn) Close() {
-	c.fail(ErrClosed)
+	c.end(ErrClosed)
 	c.running.Wait()
 }
 
@@ -182,7 +200,7 @@ func (c *Conn) await(ctx context.Context, m *message, l *call) ([]byte, error) {
 	case <-ctx.Done():
 	}
 	if !c.abandon(l) { // the answer is being read into the caller's memory
-		c.fail(fmt.Errorf("%w while it sent an answer that is not awaited any more: %w", ErrClosed, ctx.Err()))
+		c.end(fmt.Errorf("%w while it sent an answer that is not awaited any more: %w", ErrClosed, ctx.Err()))
 		<-l.done
 	}
 	return nil, ctx.Err()
@@ -204,11 +222,13 @@ func (c *Conn) queueCall(ctx context.Context, m *message, l *call) error {
 }
 
 // tryQueueCall puts a call into the queue if there is room for it, and otherwise returns a channel that
-// is closed when there may be some.
+// is closed when there may be some, or the connection has ended.
 func (c *Conn) tryQueueCall(m *message, l *call) (room <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
+	case c.err != nil && !c.hasEnded():
+		return c.done, nil
 	case c.err != nil:
 		return nil, c.err
 	case len(c.calls) < maxOutstanding && c.hasRoomLocked(m):
@@ -257,14 +277,17 @@ func (c *Conn) abandon(l *call) bool {
 	return l.state != callReading || l.into == nil
 }
 
-// fail ends the connection. Only the first reason counts.
-func (c *Conn) fail(reason error) {
+// end begins the end of the connection. The first reason counts, but for one case: when the system gives a silent node up,
+// it says so to the writer or to the reader, and to the other of them that the connection is closed.
+func (c *Conn) end(reason error) {
 	c.mu.Lock()
 	first := c.err == nil
-	if first {
+	if first || errors.Is(c.err, ErrClosedByPeer) && errors.Is(reason, ErrSilent) {
 		c.err = reason
+	}
+	if first {
 		c.frames = nil
-		close(c.done)
+		close(c.ending)
 		c.announceRoomLocked()
 	}
 	c.mu.Unlock()
@@ -275,11 +298,12 @@ func (c *Conn) fail(reason error) {
 
 // writeFrames writes what is queued until the connection ends.
 func (c *Conn) writeFrames() {
+	defer close(c.written)
 	var free []byte
 	for {
 		select {
 		case <-c.work:
-		case <-c.done:
+		case <-c.ending:
 			return
 		}
 		for {
@@ -288,7 +312,7 @@ func (c *Conn) writeFrames() {
 				break
 			}
 			if err := c.write(frames); err != nil {
-				c.fail(classify(err))
+				c.end(classify(err))
 				return
 			}
 			if free = frames; cap(free) > keptSize {
@@ -333,10 +357,12 @@ func (c *Conn) readAnswers() {
 	for err == nil {
 		err = c.readAnswer(r)
 	}
-	c.fail(classify(err))
+	c.end(classify(err))
+	<-c.written
 	c.mu.Lock()
 	calls, reason := c.calls, c.err
 	c.calls = nil
+	close(c.done)
 	c.mu.Unlock()
 	for _, l := range calls {
 		l.err = reason

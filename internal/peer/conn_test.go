@@ -109,6 +109,22 @@ func (c *raw) answer(id int32, body []byte) {
 	c.Write(append(binary.BigEndian.AppendUint32(b, uint32(id)), body...))
 }
 
+// takeMore takes more of what is there, without waiting for it, up to four.
+func takeMore(work <-chan *wire.Request, held []*wire.Request) []*wire.Request {
+	for len(held) < 4 {
+		select {
+		case r, ok := <-work:
+			if !ok {
+				return held
+			}
+			held = append(held, r)
+		default:
+			return held
+		}
+	}
+	return held
+}
+
 // TestCallsAreAnsweredInOrder proves that calls of many goroutines get their own answers, whatever
 // their sizes, though the other end makes them in any order.
 func TestCallsAreAnsweredInOrder(t *testing.T) {
@@ -117,19 +133,12 @@ func TestCallsAreAnsweredInOrder(t *testing.T) {
 	var workers sync.WaitGroup
 	for range 3 {
 		workers.Go(func() {
-			var held []*wire.Request
 			for r := range work {
-				if held = append(held, r); len(held) < 4 && len(work) > 0 {
-					continue
-				}
+				held := takeMore(work, []*wire.Request{r})
 				mathrand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 				for _, r := range held {
 					reply(r, r.Body())
 				}
-				held = held[:0]
-			}
-			for _, r := range held {
-				reply(r, r.Body())
 			}
 		})
 	}
@@ -491,6 +500,7 @@ func TestADeadEndIsNoticed(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+	<-c.Done()
 	if err := c.Err(); !errors.Is(err, peer.ErrSilent) {
 		t.Error(err)
 	}

@@ -18,14 +18,15 @@ const (
 	verdictTime = 30 * time.Second
 )
 
-// DialFunc opens a connection to an address, as net.Dialer's DialContext does.
+// DialFunc opens a connection to an address, which may have a protocol in front (SplitAddress), as net.Dialer's DialContext does. With TLS it
+// returns a *tls.Conn, or Unverified.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Dial connects to a node and does the handshake. dial opens the connection; nil: a net.Dialer does.
-// The errors of the handshake are credential's.
+// Dial connects to a node and does the handshake. dial opens the connection; nil: a net.Dialer does, without TLS.
+// With TLS, the proofs are bound to the connection (credential.Channel). The errors of the handshake are credential's.
 func Dial(ctx context.Context, address string, d *credential.Dialler, dial DialFunc) (*Conn, error) {
 	if dial == nil {
-		dial = new(net.Dialer).DialContext
+		dial = dialPlain
 	}
 	c, err := dialAndProve(ctx, address, d, dial)
 	if err != nil {
@@ -43,6 +44,8 @@ func dialAndProve(ctx context.Context, address string, d *credential.Dialler, di
 	}
 	var session credential.Session
 	var welcome credential.Welcome
+	nc, channel := takeChannel(nc)
+	d.UseChannel(channel)
 	err = wire.WatchPeer(nc)
 	if err == nil {
 		err = doUntil(early, nc, func() error { return greet(nc, d) })

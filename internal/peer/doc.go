@@ -30,6 +30,12 @@
 // take long, so it has a goroutine of its own; the connection's goroutine reads no other request
 // meanwhile. Door.Retain ends the connections of those that are not wanted any more.
 //
+// # TLS
+//
+// A connection may have TLS below, which this package does not begin: the DialFunc does, and wire for those that are accepted. Both ends
+// give the handshake what it needs to be bound to the connection, so that a handler can ask whether what it sends is read by
+// the proven end alone (Identity.IsBound, and Session().IsBound of a Conn).
+//
 // # A connection that was dialled
 //
 //	caller --frames--> queue --writer--> socket --reader--> the oldest call

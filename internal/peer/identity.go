@@ -9,6 +9,7 @@ type Identity struct {
 
 	SessionID [32]byte // of the handshake; only both ends know it
 	Version   uint16   // of the protocol between nodes
+	IsBound   bool     // the connection has TLS, and nobody is between its two ends, which are both proven: secrets may be sent
 }
 
 // Kinds is a set of kinds of identities.

@@ -30,6 +30,30 @@ const (
 	ProducerIDs      int16 = 20016 // reserve producer ids
 	TopicsEnsure     int16 = 20017 // make topics, of which only the names are known, if they are missing
 	TokenList        int16 = 20018 // list the join tokens
+	AuthorityShow    int16 = 20019 // show the certificate authority, whose key is sealed
+	AuthoritySet     int16 = 20020 // replace the certificate authority
+	SecuredShow      int16 = 20021 // tell a new node whether the cluster is secured, and what it needs then; it has a secret
+	SecuringChange   int16 = 20022 // a step by which a plain cluster is secured while it runs
+	SecuringShow     int16 = 20023 // how far a node is secured, who comes to it without TLS, and what ACLs would have denied
+	Secure           int16 = 20024 // have the node secure its cluster while it runs, or say how far that is
+)
+
+// The private keys by which the sealing key of a secured cluster is replaced.
+const (
+	SealingKeep   int16 = 20025 // have a node take a sealing key from the node that asks, or keep no other one
+	SealingRotate int16 = 20026 // have a node replace the sealing key of its cluster
+)
+
+// CertificateNote tells a node of a client's certificate that was made where its sealing key is.
+const CertificateNote int16 = 20027
+
+// LinksChange is a change of a link to another cluster, or of topics and partitions that mirror by one.
+const LinksChange int16 = 20028
+
+// The private keys by which links are managed.
+const (
+	LinksServe int16 = 20029 // have the node change, check or describe the links of its cluster; it may have a secret
+	LinksShow  int16 = 20030 // what a node knows of the partitions that it mirrors
 )
 
 // privateKeys are the names of the keys, and whether a request is not answered.
@@ -37,6 +61,8 @@ var privateKeys = [...]struct {
 	name   string
 	oneWay bool
 }{
+	SealingKeep - FirstKey:      {name: "SealingKeep"},
+	SealingRotate - FirstKey:    {name: "SealingRotate"},
 	PeerHello - FirstKey:        {name: "PeerHello"},
 	PeerProve - FirstKey:        {name: "PeerProve"},
 	QuorumMessages - FirstKey:   {name: "QuorumMessages", oneWay: true},
@@ -56,6 +82,16 @@ var privateKeys = [...]struct {
 	ProducerIDs - FirstKey:      {name: "ProducerIDs"},
 	TopicsEnsure - FirstKey:     {name: "TopicsEnsure"},
 	TokenList - FirstKey:        {name: "TokenList"},
+	AuthorityShow - FirstKey:    {name: "AuthorityShow"},
+	AuthoritySet - FirstKey:     {name: "AuthoritySet"},
+	SecuredShow - FirstKey:      {name: "SecuredShow"},
+	SecuringChange - FirstKey:   {name: "SecuringChange"},
+	SecuringShow - FirstKey:     {name: "SecuringShow"},
+	Secure - FirstKey:           {name: "Secure"},
+	CertificateNote - FirstKey:  {name: "CertificateNote"},
+	LinksChange - FirstKey:      {name: "LinksChange"},
+	LinksServe - FirstKey:       {name: "LinksServe"},
+	LinksShow - FirstKey:        {name: "LinksShow"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.
@@ -63,8 +99,8 @@ func Handshake() []int16 { return []int16{PeerHello, PeerProve} }
 
 // BeyondHandshake lists the keys of all requests that only a proven connection may send.
 func BeyondHandshake() (keys []int16) {
-	for key := FirstKey; isKnown(key); key++ {
-		if !isHandshake(key) {
+	for key := FirstKey; key <= LastKey; key++ {
+		if isKnown(key) && !isHandshake(key) {
 			keys = append(keys, key)
 		}
 	}
@@ -86,7 +122,9 @@ func NameOf(key int16) string {
 }
 
 // isKnown tells whether there are requests with a private key.
-func isKnown(key int16) bool { return IsPrivate(key) && int(key-FirstKey) < len(privateKeys) }
+func isKnown(key int16) bool {
+	return IsPrivate(key) && int(key-FirstKey) < len(privateKeys) && privateKeys[key-FirstKey].name != ""
+}
 
 // isHandshake tells whether a key belongs to the handshake.
 func isHandshake(key int16) bool { return key == PeerHello || key == PeerProve }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
@@ -26,26 +25,46 @@ type Purpose int16
 
 // The purposes of connections.
 const (
-	Quorum   Purpose = iota // messages of the metadata quorum
-	Commands                // calls that are answered soon
-	Metadata                // pulls of the metadata log and its snapshots, which may wait long
-	Clients                 // requests of clients for the active controller, which may wait and be large
-	fetchers                // the first one of a fetcher
+	Quorum   Purpose              = iota // messages of the metadata quorum
+	Commands                             // calls that are answered soon
+	Metadata                             // pulls of the metadata log and its snapshots, which may wait long
+	Clients                              // requests of clients for the active controller, which may wait and be large
+	Markers                              // markers of the coordinators of transactions, which may wait for replicas
+	Audit                                // events of the audit log, which may wait for replicas
+	checks                               // the first one of the questions of leaders to those coordinators
+	fetchers = checks + maxChecks        // the first one of a fetcher
 )
+
+// maxChecks is how many connections there may be for questions to the coordinators of transactions.
+const maxChecks = 16
+
+// Check is the purpose of one of a leader's connections to coordinators of transactions.
+func Check(i int) Purpose {
+	if i < 0 || i >= maxChecks {
+		panic("BUG: a connection for checks beyond the last one")
+	}
+	return checks + Purpose(i)
+}
 
 // Fetcher is the purpose of one of a follower's connections to a leader.
 func Fetcher(i int) Purpose { return fetchers + Purpose(i) }
 
 func (p Purpose) String() string {
-	switch p {
-	case Quorum:
+	switch {
+	case p == Quorum:
 		return "quorum"
-	case Commands:
+	case p == Commands:
 		return "commands"
-	case Metadata:
+	case p == Metadata:
 		return "metadata"
-	case Clients:
+	case p == Clients:
 		return "clients"
+	case p == Markers:
+		return "markers"
+	case p == Audit:
+		return "audit"
+	case p < fetchers:
+		return fmt.Sprintf("checks %d", p-checks)
 	default:
 		return fmt.Sprintf("fetcher %d", p-fetchers)
 	}
@@ -186,13 +205,27 @@ func (n *Links) TryGet(node int32, p Purpose) (c *Conn, ok bool) {
 func (n *Links) Probe(ctx context.Context, address string) error {
 	dial := n.cfg.Dial
 	if dial == nil {
-		dial = new(net.Dialer).DialContext
+		dial = dialPlain
 	}
 	c, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return classify(err)
 	}
 	return c.Close()
+}
+
+// Reach connects to a node at one address, proves that it is the one, and closes the connection.
+func (n *Links) Reach(ctx context.Context, node int32, address string) error {
+	target, err := n.cfg.Find(node)
+	if err != nil {
+		return err
+	}
+	c, err := Dial(ctx, address, target.Dialler(), n.cfg.Dial)
+	if err != nil {
+		return err
+	}
+	c.Close()
+	return nil
 }
 
 // Retain drops the links to all nodes but those that are wanted.
@@ -343,6 +376,9 @@ func (n *Links) dial(ctx context.Context, node int32) (*Conn, EventKind, error) 
 		if !errors.Is(err, credential.ErrWrongNode) {
 			errs = append(errs, err)
 		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, fmt.Errorf("%w of node %d, and it is at none of those of other nodes", errNoAddress, node))
 	}
 	return nil, kind, errors.Join(errs...)
 }

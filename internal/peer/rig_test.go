@@ -3,6 +3,7 @@ package peer_test
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -140,11 +141,13 @@ type node struct {
 	server *wire.Server
 	log    logLines
 	addr   string // "": it has no listener
+	tls    *tls.Config
 }
 
 type config struct {
 	door peer.DoorConfig
 	wire wire.Config
+	tls  *tls.Config // nil: it listens without TLS
 }
 
 // echoes are handlers that answer each key that is answered with its body, from all kinds.
@@ -182,7 +185,7 @@ func newNode(tb testing.TB, w *world, change func(c *config)) *node {
 	if n.door, err = peer.NewDoor(c.door); err != nil {
 		tb.Fatal(err)
 	}
-	n.server = wire.NewServer(c.wire, n)
+	n.server, n.tls = wire.NewServer(c.wire, n), c.tls
 	return n
 }
 
@@ -202,7 +205,11 @@ func (n *node) listen(address string) {
 	}
 	n.addr = l.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- n.server.Serve(&wire.Listener{Listener: l}) }()
+	wl := &wire.Listener{Listener: l}
+	if n.tls != nil {
+		wl.TLS = func() *tls.Config { return n.tls }
+	}
+	go func() { served <- n.server.Serve(wl) }()
 	n.tb.Cleanup(func() {
 		n.kill()
 		if err := <-served; err != nil {

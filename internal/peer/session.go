@@ -96,6 +96,7 @@ func (s *Session) challenge(r *wire.Request) error {
 	s.state = sessionFailed // until the hello is accepted
 	cfg := &s.door.cfg
 	s.acceptor = credential.NewAcceptor(cfg.Self(), cfg.Directory, cfg.Random)
+	s.acceptor.UseChannel(channelOf(s.conn.TLS()))
 	reply, err := s.acceptor.Challenge(r.Body())
 	if reply != nil {
 		sendBytes(r, reply)
@@ -139,6 +140,10 @@ func (s *Session) verify(r *wire.Request) error {
 // decide has the cluster decide whether a proven peer is admitted, and sends the verdict.
 func (s *Session) decide(r *wire.Request, p credential.Peer) {
 	welcome, err := s.door.cfg.Admit(s.conn.Context(), p)
+	if s.conn.Context().Err() != nil { // Retain may have ended the connection: nobody is let in behind it
+		r.NoReply()
+		return
+	}
 	if err != nil {
 		reply, encoding := s.acceptor.Refuse(err)
 		if encoding != nil {
@@ -158,7 +163,7 @@ func (s *Session) decide(r *wire.Request, p credential.Peer) {
 		return
 	}
 	s.door.noteProven(s, session.Peer) // a joiner has a node id now
-	s.identity.Store(&Identity{Peer: session.Peer, SessionID: session.ID, Version: session.Version})
+	s.identity.Store(&Identity{Peer: session.Peer, SessionID: session.ID, Version: session.Version, IsBound: session.IsBound})
 	sendBytes(r, reply)
 }
 

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,6 +39,10 @@ type core struct {
 	change  *waiter     // the caller of a change of the members that is under way
 	moves   []*waiter   // callers that wait until another voter leads
 
+	confirmations []*waiter // callers that wait until most voters have confirmed that this node leads, by their numbers
+	asked         uint64    // the number of the last confirmation
+	confirmed     uint64    // up to this number they have been confirmed
+
 	dead      uint64         // a leader that is certainly dead
 	deadTerm  uint64         // the term that it led
 	hurry     int            // ticks for which its late messages are dropped
@@ -59,7 +64,7 @@ type work struct {
 
 // waiter is a caller that waits for a change of the members or for another leader.
 type waiter struct {
-	index     uint64 // of the change's entry
+	index     uint64 // of the change's entry, or the number of a confirmation
 	confirmed uint64 // of the entry that tells the members that the change is complete; 0: it is not in the log yet
 	ticks     int
 	err       error
@@ -288,6 +293,19 @@ func (c *core) hurryElection() {
 	}
 }
 
+// startConfirmation asks the voters whether this node still leads. w gets its result when most of them have answered a message
+// that was sent after this.
+func (c *core) startConfirmation(w *waiter) error {
+	if !c.leads {
+		return ErrNotLeader
+	}
+	c.asked++
+	w.index = c.asked
+	c.confirmations = append(c.confirmations, w)
+	c.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, w.index))
+	return nil
+}
+
 // resign returns the message by which the leader asks the voter that has the most entries to lead.
 // It needs no disk.
 func (c *core) resign() []*pb.Message {
@@ -326,6 +344,9 @@ func (c *core) next() (w *work, ok bool) {
 	if !raft.IsEmptySnap(rd.Snapshot) {
 		at := rd.Snapshot.GetMetadata()
 		w.snapshot = &snapshotMark{position{at.GetIndex(), at.GetTerm()}, at.GetConfState()}
+	}
+	for _, s := range rd.ReadStates {
+		c.confirmed = max(c.confirmed, binary.BigEndian.Uint64(s.RequestCtx))
 	}
 	if len(c.waiting) > 0 && (!c.leads || c.waiting[0].term != c.term) {
 		w.lost, c.waiting = c.waiting, nil
@@ -376,7 +397,7 @@ func (c *core) noteIndexes(entries []*pb.Entry) {
 	}
 }
 
-// endedWaiters returns the callers of changes and transfers that have their results.
+// endedWaiters returns the callers of changes, transfers and confirmations that have their results.
 func (c *core) endedWaiters() (ended []*waiter) {
 	if w := c.change; w != nil {
 		switch {
@@ -389,6 +410,16 @@ func (c *core) endedWaiters() (ended []*waiter) {
 			ended, c.change = append(ended, w), nil
 		}
 	}
+	c.confirmations = slices.DeleteFunc(c.confirmations, func(w *waiter) bool {
+		if c.leads && c.confirmed < w.index {
+			return false
+		}
+		if !c.leads {
+			w.err = ErrNotLeader
+		}
+		ended = append(ended, w)
+		return true
+	})
 	c.moves = slices.DeleteFunc(c.moves, func(w *waiter) bool {
 		if (c.leads || c.leader == 0) && w.ticks <= 2*electionTicks {
 			return false

@@ -8,8 +8,6 @@ import (
 	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
-
-	"github.com/leatstream/leat/internal/vfs"
 )
 
 const (
@@ -17,7 +15,8 @@ const (
 	maxPending        = 64 << 20 // bytes of entries that wait for other voters, or for the applier; above it no proposal is accepted
 )
 
-// loop drives a member's core, or an observer, and owns the log on disk. All methods run on its
+// loop drives a member's core, or an observer, and owns the log on disk. What it pulls from other nodes is in loop_pull.go, what it
+// proposes in loop_propose.go, and the snapshots of its own state in loop_snapshot.go. All methods run on its
 // goroutine, and all writes of the log: while the disk hangs no time passes for raft, so that the
 // other voters elect another leader. A simulation calls the same methods one after the other.
 type loop struct {
@@ -371,106 +370,6 @@ func takeMessages(l *loop, batch []*pb.Message) error {
 	return nil
 }
 
-// startSnapshot fetches the snapshot that a leader offers, and tells that raft need not be told of
-// it yet: it learns of the message when the snapshot is on disk. If its entry is committed here
-// already, raft answers at once, or the leader would offer it for ever.
-func (l *loop) startSnapshot(m *pb.Message) (isFetched bool) {
-	index := m.GetSnapshot().GetMetadata().GetIndex()
-	if m.GetTerm() < l.core.term || index <= l.committed.index {
-		return false
-	}
-	l.startDownload(&download{message: m, of: m.GetFrom(), index: index})
-	return true
-}
-
-// notePulled takes the answer to a pull.
-func (l *loop) notePulled(answer []byte, err error) error {
-	l.pulling = false
-	var p *pulled
-	if err == nil {
-		p, err = decodePulled(l.node.cfg.Cluster, answer)
-	}
-	if err == nil && len(p.entries) > 0 {
-		err = checkTermStep(l.log.state.GetTerm(), p.entries[len(p.entries)-1].GetTerm())
-	}
-	if err == nil {
-		l.knownIn = max(l.knownIn, p.term)
-	}
-	if l.core != nil {
-		l.core.noteAnswer(err)
-		if err == nil && p.commit > l.committed.index && !l.core.leads {
-			return l.learn(p)
-		}
-		return nil
-	}
-	if err != nil {
-		l.observer.failed()
-		l.node.drops.report(l.node.cfg.Logger, 0, err)
-		return nil
-	}
-	l.node.heard.Store(&heard{p.leader, p.term})
-	return l.observe(p)
-}
-
-// learn takes committed entries that a member had to ask for, since no leader sends them. Nobody
-// tells a node that it was removed. The last voter that remains of a change may not know that its
-// last entry is committed, when those who know are no members any more.
-func (l *loop) learn(p *pulled) error {
-	_, last := l.bounds()
-	switch {
-	case !names(p.conf, l.self) && p.commit >= last: // all that this node has acknowledged comes again
-		l.removed = p.commit
-		return l.followMembers()
-	case p.snapshot > 0:
-		l.startDownload(&download{of: p.member, index: p.snapshot})
-		return nil
-	case len(p.entries) == 0:
-		return nil
-	default:
-		return takeMessages(l, []*pb.Message{l.core.committedBy(p.member, &pb.Message{
-			Type: pb.MsgApp.Enum(), Index: new(p.prev.index), LogTerm: new(p.prev.term), Entries: p.entries, Commit: new(p.commit),
-		})})
-	}
-}
-
-// observe writes the entries that an observer has pulled.
-func (l *loop) observe(p *pulled) error {
-	var size int64
-	for _, e := range p.entries {
-		size += entryHead + int64(len(e.GetData()))
-	}
-	if size > 0 {
-		if err := l.makeRoom(size); err != nil {
-			l.observer.failed()
-			return nil //nolint:nilerr // the state says it
-		}
-	}
-	w, snapshot, err := l.observer.answer(p, l.log.state)
-	switch {
-	case isWentBack(err):
-		return err
-	case err != nil:
-		l.node.drops.report(l.node.cfg.Logger, p.member, err)
-		return nil
-	case snapshot > 0:
-		l.startDownload(&download{of: p.member, index: snapshot})
-		return nil
-	case w == nil:
-		return nil
-	}
-	l.log.state = w.state
-	if err := l.writeFrame(w.entries, false); err != nil {
-		return err
-	}
-	before := l.conf
-	if err := l.observer.written(w, reportMisfit(l.node.cfg.Logger)); err != nil {
-		return err
-	}
-	noteMembers(l, before)
-	l.queueCommitted(w.committed, nil)
-	return nil
-}
-
 // writeFrame writes entries and raft's state, if there is anything to write or it must be.
 func (l *loop) writeFrame(entries []*pb.Entry, must bool) error {
 	if len(entries) == 0 && !must && !l.log.isStateDue() {
@@ -497,68 +396,6 @@ func (l *loop) handOver() (jobs chan<- job, props <-chan *proposal) {
 		props = l.node.props
 	}
 	return jobs, props
-}
-
-// gatherBatch adds to the first proposal those of other callers that wait now.
-func gatherBatch(first *proposal, props <-chan *proposal) []*proposal {
-	batch := []*proposal{first}
-	for bytes := len(first.data); len(batch) < maxBatchProposals && bytes < maxBatchBytes; {
-		select {
-		case p := <-props:
-			batch = append(batch, p)
-			bytes += len(p.data)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
-
-// proposeBatch makes a batch of proposals durable with one sync, or answers them with an error.
-func (l *loop) proposeBatch(batch []*proposal) {
-	var size int64
-	for _, p := range batch {
-		size += entryHead + int64(len(p.data))
-	}
-	if err := l.makeRoom(size); err != nil {
-		l.publishStatus()
-		failAll(batch, err)
-		return
-	}
-	for _, p := range batch {
-		err := ErrNotLeader
-		if l.core != nil {
-			err = l.core.propose(p)
-		}
-		if err != nil {
-			p.done <- err
-		}
-	}
-	if err := l.handleReadies(); err != nil {
-		l.becomeFaulted(err)
-	}
-}
-
-// makeRoom makes sure that the log has room for entries of so many bytes, before raft gets them: an
-// entry cannot be taken back from raft.
-func (l *loop) makeRoom(size int64) error {
-	if l.state == Faulted {
-		return ErrFaulted
-	}
-	err := l.log.ensureRoom(size)
-	switch {
-	case errors.Is(err, vfs.ErrNoSpace):
-		if l.state == Serving {
-			l.node.cfg.Logger.Error("disk full: metadata changes are refused until there is room", "err", err)
-		}
-		l.state = Full
-		return ErrDiskFull
-	case err != nil:
-		l.becomeFaulted(err)
-		return ErrFaulted
-	}
-	l.state = Serving
-	return nil
 }
 
 // handleReadies does all work that the core has, piece by piece.
@@ -692,67 +529,6 @@ func (l *loop) queueCommitted(committed []*pb.Entry, answered []*proposal) {
 		l.pending.bytes += len(e.GetData())
 	}
 	l.pending.at, l.pending.conf = l.committed, l.conf
-}
-
-// askSnapshot has the applier capture the state after the pending job.
-func (l *loop) askSnapshot() {
-	if l.snapshotPhase != idle {
-		return
-	}
-	l.snapshotPhase, l.sinceSnapshot, l.pending.capture = asked, 0, true
-}
-
-// askSnapshotFor has a snapshot made for an observer that needs one, unless there is one.
-func (l *loop) askSnapshotFor() {
-	first, _ := l.bounds()
-	if l.snapshot.index == 0 || l.snapshot.index+1 < first {
-		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
-	}
-}
-
-// writeSnapshot starts the writer.
-func (l *loop) writeSnapshot(c capture) {
-	l.snapshotPhase = writing
-	fs, dir := l.log.fs, l.log.dir
-	s := &snapshot{at: c.at, raftID: l.log.raftID, boot: boot{l.node.cfg.ID, c.conf}}
-	l.spawn(func() {
-		s.data = c.encode()
-		l.written <- writtenSnapshot{snapshotMark{s.at, s.conf}, writeSnapshot(fs, dir, s, tmpSuffix)}
-	})
-}
-
-// noteSnapshot makes the name of a written snapshot durable, and drops the log that the
-// snapshot replaces. A failure costs only disk space: another snapshot is made when the log has
-// grown by a quarter of SnapshotBytes. Only a failed sync of the directory is a fault, since
-// it may have lost other names, too, and a failed frame. After a fault nothing is dropped: it is
-// unknown which frames are on disk.
-func (l *loop) noteSnapshot(w writtenSnapshot) {
-	l.snapshotPhase = idle
-	if l.state == Faulted {
-		return
-	}
-	if w.err == nil {
-		w.err = l.log.syncDir()
-	}
-	if w.err == nil && w.mark.index > l.snapshot.index {
-		l.snapshot = w.mark
-		l.publishStatus()
-	}
-	isFrameLost := false
-	if w.err == nil {
-		w.err = l.log.noteCommit(l.snapshot.index)
-		isFrameLost = w.err != nil && !errors.Is(w.err, vfs.ErrNoSpace)
-	}
-	if w.err == nil {
-		w.err = l.log.dropReplaced(l.snapshot.index) // also this one, if a newer one has come from the leader
-	}
-	switch {
-	case (isFrameLost || errors.Is(w.err, errNamesLost)) && l.state != Ended:
-		l.becomeFaulted(w.err)
-	case w.err != nil:
-		l.node.cfg.Logger.Error("the metadata's snapshot failed, its log goes on growing", "err", w.err)
-		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes-l.node.cfg.SnapshotBytes/4)
-	}
 }
 
 // becomeFaulted ends all writes of the node: after a failed write or sync it is unknown which

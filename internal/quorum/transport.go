@@ -381,6 +381,12 @@ func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 	return n.ask(ctx, func(l *loop, w *waiter) error { return l.core.startMove(to, w) })
 }
 
+// ConfirmLeading returns nil once most voters have confirmed, since the call, that this node leads. A node that has stood still
+// believes that it does until it hears of another leader, or has waited for an election's time.
+func (n *Node) ConfirmLeading(ctx context.Context) error {
+	return n.ask(ctx, func(l *loop, w *waiter) error { return l.core.startConfirmation(w) })
+}
+
 // ask has the loop begin something, and waits for its end.
 func (n *Node) ask(ctx context.Context, begin func(*loop, *waiter) error) error {
 	w := &waiter{done: make(chan error, 1)}

@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/leatstream/leat/internal/budget"
@@ -107,15 +106,7 @@ func visitStreamKeys(s *stream, b Batch, v KeyVisitor) error {
 			s.passTo(key, v.WriteKey)
 		}
 		value := s.skipField()
-		headers := s.readVarint()
-		if headers < 0 || headers > size/2 {
-			s.setError(recordError(i, "its number of headers is wrong"))
-		}
-		for n := headers; n > 0 && s.err == nil; n-- {
-			if s.skipField() < 0 || s.skipField() < -1 {
-				s.setError(recordError(i, "a header's length is wrong"))
-			}
-		}
+		s.skipHeaders(i, size)
 		if s.err != nil {
 			return s.err
 		}
@@ -153,15 +144,4 @@ func (s *stream) passTo(n int64, use func([]byte)) {
 		s.p += k
 		n -= int64(k)
 	}
-}
-
-// checkEnd checks that no bytes are left.
-func (s *stream) checkEnd() error {
-	if s.p < s.n || s.fillWindow() {
-		return fmt.Errorf("%w: bytes follow its last record", ErrInvalid)
-	}
-	if errors.Is(s.err, errEnd) {
-		return nil
-	}
-	return s.err
 }

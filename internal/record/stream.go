@@ -198,6 +198,31 @@ func (s *stream) skipBytes(n int64) {
 	s.p += int(n)
 }
 
+// skipHeaders skips the number of headers of record i, and the headers, of which each takes at least two of
+// the record's size bytes.
+func (s *stream) skipHeaders(i uint64, size int64) {
+	headers := s.readVarint()
+	if headers < 0 || headers > size/2 {
+		s.setError(recordError(i, "its number of headers is wrong"))
+	}
+	for n := headers; n > 0 && s.err == nil; n-- {
+		if s.skipField() < 0 || s.skipField() < -1 {
+			s.setError(recordError(i, "a header's length is wrong"))
+		}
+	}
+}
+
+// checkEnd checks that all records were read: no bytes are left.
+func (s *stream) checkEnd() error {
+	if s.p < s.n || s.fillWindow() {
+		return fmt.Errorf("%w: bytes follow its last record", ErrInvalid)
+	}
+	if errors.Is(s.err, errEnd) {
+		return nil
+	}
+	return s.err
+}
+
 // copyTo appends n bytes to dst. It allocates memory for the bytes that come, not for n,
 // which may be wrong.
 func (s *stream) copyTo(dst []byte, n int64) []byte {

@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
@@ -247,15 +246,7 @@ func (w *walk) walkStream(s *stream) error {
 		delta, offset := s.readVarint(), s.readVarint()
 		key := s.skipField()
 		value := s.skipField()
-		headers := s.readVarint()
-		if headers < 0 || headers > size/2 {
-			s.setError(recordError(i, "its number of headers is wrong"))
-		}
-		for n := headers; n > 0 && s.err == nil; n-- {
-			if s.skipField() < 0 || s.skipField() < -1 {
-				s.setError(recordError(i, "a header's length is wrong"))
-			}
-		}
+		s.skipHeaders(i, size)
 		if s.err != nil {
 			return s.err
 		}
@@ -268,11 +259,5 @@ func (w *walk) walkStream(s *stream) error {
 		w.noteRecord(i, delta, key >= 0)
 	}
 	w.bytes = s.bytesRead()
-	if s.p < s.n || s.fillWindow() {
-		return fmt.Errorf("%w: bytes follow its last record", ErrInvalid)
-	}
-	if errors.Is(s.err, errEnd) {
-		return nil
-	}
-	return s.err
+	return s.checkEnd()
 }

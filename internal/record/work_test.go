@@ -132,8 +132,9 @@ func TestEncoderMemory(t *testing.T) {
 	plain := benchBatch(t, None, 3000, 1000)
 	for c := None; c <= Zstd; c++ {
 		for _, level := range []int{0, 1, 2, 3, 5, 7, 9, 17, 22} {
-			out := &cappedBuffer{b: make([]byte, 0, 4<<20)}
-			took := allocated(func() {
+			buffer := make([]byte, 0, 4<<20)
+			encode := func() {
+				out := &cappedBuffer{b: buffer}
 				e, err := newEncoder(out, c, level)
 				if err != nil {
 					t.Fatal(err)
@@ -149,7 +150,8 @@ func TestEncoderMemory(t *testing.T) {
 					t.Fatal(err)
 				}
 				e.release()
-			})
+			}
+			took := min(allocated(encode), allocated(encode)) // what else runs in this process may allocate, too
 			if want := encoderMemory(c, level); took > want+1<<10 {
 				t.Errorf("%s level %d: took %d bytes, %d are reserved", c, level, took, want)
 			}

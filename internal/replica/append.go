@@ -140,6 +140,7 @@ func (a *Appends) Commit() {
 	case backgroundCommit:
 		a.Set.commitInBackground()
 	case promptCommit:
+		a.Set.prompt.Add(1)
 		a.Set.Commit()
 	}
 }
@@ -174,12 +175,25 @@ func (p *Partition) appendItems(items []storage.Item) record.Epoch {
 
 // appendToLog appends the items to the log, or refuses all with ErrNotLeader if this node does
 // not lead in epoch e (NoEpoch: any). It returns the epoch.
-func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) record.Epoch {
+func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) (in record.Epoch) {
+	if !hasTransactional(items) {
+		return appendInEpoch(p, items, e)
+	}
+	p.verifications.Append(items, func() { in = appendInEpoch(p, items, e) })
+	return in
+}
+
+// appendInEpoch is appendToLog for items whose transactions are known.
+func appendInEpoch(p *Partition, items []storage.Item, e record.Epoch) record.Epoch {
 	p.fence.RLock()
 	defer p.fence.RUnlock()
 	l, err := p.checkEpoch(record.NoEpoch, false)
-	if err == nil && e != record.NoEpoch && e != l.Epoch {
+	switch {
+	case err != nil:
+	case e != record.NoEpoch && e != l.Epoch:
 		err = ErrNotLeader
+	case l.mirrors():
+		err = ErrMirrors
 	}
 	log := p.log.Load()
 	if err == nil {

@@ -394,7 +394,7 @@ func (m *member) start() {
 	var epoch int64
 	c.decide(func(r *controller.Rules) ([]byte, bool) {
 		d, e, refused := r.RegisterBroker(&controller.Registration{
-			Broker:        meta.Broker{ID: m.id, Incarnation: incarnation, Directory: m.directory, Rack: m.rack, Features: []meta.FeatureRange{meta.SupportedLevels()}},
+			Broker:        meta.Broker{ID: m.id, Incarnation: incarnation, Directory: m.directory, Rack: m.rack, Features: []meta.FeatureRange{meta.SupportedLevels(), meta.TransactionLevels()}},
 			PreviousEpoch: m.epoch,
 		}, false)
 		if refused != nil {

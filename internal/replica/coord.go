@@ -15,10 +15,19 @@ import (
 // sync for acks=all. The caller must call Commit after it. AppendBatch ends no wait and wakes no
 // poll, since a coordinator holds its lock meanwhile: the commit does that.
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
+	return appendForCoordinator(p, storage.Item{Batch: b}, e)
+}
+
+// AppendMarker is AppendBatch for a marker that ends a producer's transaction of the given version, see Marker.
+func (p *Partition) AppendMarker(b record.Batch, e record.Epoch, version int16) (next record.Offset, err error) {
+	return appendForCoordinator(p, storage.Item{Batch: b, Claim: storage.Claim{Version: version}}, e)
+}
+
+func appendForCoordinator(p *Partition, it storage.Item, e record.Epoch) (next record.Offset, err error) {
 	if err := p.checkInSync(); err != nil {
 		return -1, err
 	}
-	items := []storage.Item{{Batch: b}}
+	items := []storage.Item{it}
 	p.appendToLog(items, e)
 	noteRefusal(p, items)
 	stored := countStored(items)
@@ -66,8 +75,8 @@ type completeFunc func(error)
 // Complete calls the function.
 func (f completeFunc) Complete(_ int32, err error) { f(err) }
 
-// ReadBatches returns whole batches below the offset end, from the one with the record at off:
-// at most maxBytes, but at least one batch; none if off is the end. They need not be committed.
+// ReadBatches returns whole batches below the offset end, from the one with the record at off, or the next one:
+// at most maxBytes, but at least one batch; none if there is none below the end. They need not be committed.
 func (p *Partition) ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error) {
 	c, err := p.log.Load().Read(off, end, maxBytes)
 	if err != nil || c == nil {

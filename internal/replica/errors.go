@@ -24,6 +24,14 @@ var (
 	ErrFencedEpoch = errors.New("leader epoch is older than the current one")
 	// ErrUnknownEpoch says that the caller's leader epoch is newer than this node's.
 	ErrUnknownEpoch = errors.New("leader epoch is newer than the current one")
+	// ErrMirrors is returned for what a client writes, a marker of a transaction and a deletion of records while the partition mirrors
+	// another cluster's: it has what that one has, and nothing else.
+	ErrMirrors = errors.New("the partition mirrors one of another cluster, and clients write there; promote the topic to write here")
+	// ErrNotMirroring is returned for what is mirrored, if the partition does not mirror, or not any more.
+	ErrNotMirroring = errors.New("the partition does not mirror one of another cluster")
+	// ErrEpochAhead is returned for a batch that is mirrored and has an epoch above the partition's leader epoch: clients would take this
+	// cluster's metadata for old.
+	ErrEpochAhead = errors.New("the epoch of a batch is above the leader epoch")
 	// ErrTimedOut ends a wait whose deadline has passed.
 	ErrTimedOut = errors.New("timed out waiting for the in-sync replicas")
 )
@@ -37,6 +45,11 @@ var (
 	ErrOutOfOrderSequence = storage.ErrOutOfOrderSequence
 	// ErrProducerFenced is returned for a batch with an older producer epoch than one seen before.
 	ErrProducerFenced = storage.ErrProducerFenced
+	// ErrCoordinatorFenced is returned for a marker of an older transaction coordinator than one seen before.
+	ErrCoordinatorFenced = storage.ErrCoordinatorFenced
+	// ErrTransactionState is returned for a batch that is not part of its producer's open transaction, and
+	// whose partition was not verified to be part of it.
+	ErrTransactionState = storage.ErrTransactionState
 	// ErrDiskFull is returned for an append that finds no room; nothing was stored.
 	ErrDiskFull = storage.ErrDiskFull
 	// ErrBusy says that the system has too few files or too little memory for a moment; nothing

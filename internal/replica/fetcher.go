@@ -101,7 +101,7 @@ func (fs *fetchers) follow(p *Partition, l *Leadership) {
 		p.following, p.leading.machine = fo, nil
 	}
 	if fo.machine != nil {
-		fo.machine.Follow(fs.host.Now(), l.Leader, l.Epoch, l.PartitionEpoch, l.isMember(fs.host.cfg.NodeID))
+		fo.followLocked(l)
 	}
 	was := fo.slot
 	switch {

@@ -40,7 +40,7 @@ func (fo *following) isCurrentLocked(sl *slot) bool {
 }
 
 // prepare looks at the log, which it opens, and makes the machine.
-func (fo *following) prepare(now time.Duration) error {
+func (fo *following) prepare() error {
 	p := fo.p
 	p.mu.Lock()
 	isReady := fo.machine != nil
@@ -48,11 +48,11 @@ func (fo *following) prepare(now time.Duration) error {
 	if isReady {
 		return nil
 	}
-	log := p.log.Load()
-	ends, err := logEnds(log)
+	seen, err := readLogEnds(p)
 	if err != nil {
 		return err
 	}
+	log, ends := seen.log, seen.ends
 	if err := log.Fault(); err != nil {
 		return err
 	}
@@ -69,13 +69,13 @@ func (fo *following) prepare(now time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.lead.Load()
-	if p.following != fo || !p.host.follows(l) {
-		return nil
+	if p.following != fo || !p.host.follows(l) || l.mustCut(p) || seen.shortened != p.cuts.shortened.Load() {
+		return nil // the slot is due again when the log was cut
 	}
 	ends.Durable, _ = log.Committed() // commits since then have found no machine
 	fo.machine = progress.NewFollower(p.host.cfg.NodeID, p.host.brokerEpoch.Load(), p.host.replication.Load().FetchBackoff,
 		progress.Following{Log: ends, LastEpoch: last, HighWatermark: max(hw, record.Offset(p.hw.Load()))})
-	fo.machine.Follow(now, l.Leader, l.Epoch, l.PartitionEpoch, l.isMember(p.host.cfg.NodeID))
+	fo.followLocked(l)
 	fo.start = start
 	p.committed = ends.Durable
 	p.hw.Store(int64(fo.machine.HighWatermark()))
@@ -97,7 +97,10 @@ func (fo *following) nextFetch(sl *slot, now time.Duration) (q progress.Fetch, r
 	if p.log.Load().Fault() != nil {
 		return fo.tellUnusable(sl, now)
 	}
-	if err := fo.prepare(now); err != nil {
+	if p.lead.Load().mustCut(p) {
+		return q, -1, false
+	}
+	if err := fo.prepare(); err != nil {
 		if errors.Is(err, storage.ErrClosed) {
 			return q, -1, false
 		}
@@ -106,7 +109,7 @@ func (fo *following) nextFetch(sl *slot, now time.Duration) (q progress.Fetch, r
 	fo.tryStoring()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !fo.isCurrentLocked(sl) || fo.machine == nil {
+	if !fo.isCurrentLocked(sl) || fo.machine == nil || p.lead.Load().mustCut(p) {
 		return q, -1, false
 	}
 	if wait := fo.throttleLocked(now); wait > 0 {
@@ -222,6 +225,7 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 	objects := fo.machine.IsObjecting()
 	p.mu.Unlock()
 	wakePolls(woken)
+	wakeCommitted(p)
 	if objects {
 		fo.objectToLeader(sl)
 	}
@@ -295,7 +299,7 @@ func (fo *following) appendItems(items []storage.Item) int64 {
 	p := fo.p
 	p.fence.RLock()
 	log := p.log.Load()
-	if !fo.mayWrite() {
+	if !fo.mayStep() {
 		p.fence.RUnlock()
 		fo.failStep(log, ErrNotLeader)
 		return 0
@@ -321,14 +325,27 @@ func (fo *following) mayWrite() bool {
 	return !fo.p.gone.Load() && fo.p.host.follows(fo.p.lead.Load())
 }
 
+// mayStep tells whether the machine's step may be done: the replica still follows, and its log was not cut, nor is to be, since the step
+// was asked for. The caller holds fence.
+func (fo *following) mayStep() bool {
+	p := fo.p
+	if !fo.mayWrite() || p.lead.Load().mustCut(p) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.following == fo && fo.machine != nil && fo.machine.MayWrite()
+}
+
 // cutLog cuts the log at an offset.
 func (fo *following) cutLog(to record.Offset) {
 	p := fo.p
 	p.fence.RLock()
 	log := p.log.Load()
 	err := ErrNotLeader
-	if fo.mayWrite() {
+	if fo.mayStep() {
 		err = log.Truncate(to)
+		p.cuts.noteShortened()
 	}
 	p.fence.RUnlock()
 	if err != nil {
@@ -347,7 +364,7 @@ func (fo *following) beginAnew(to record.Offset) {
 	p.fence.Lock()
 	defer p.fence.Unlock()
 	log := p.log.Load()
-	if !fo.mayWrite() {
+	if !fo.mayStep() {
 		fo.failStep(log, ErrNotLeader)
 		return
 	}
@@ -365,11 +382,16 @@ func (fo *following) beginAnew(to record.Offset) {
 	fo.replaceLog()
 }
 
-// replaceLog deletes the log, and has an empty one take its place. The caller holds fence for writing.
+// replaceLog deletes the log, but for what cuts have taken from it, and has an empty one take its place, which has made no cut yet. The
+// caller holds fence for writing.
 func (fo *following) replaceLog() {
 	p := fo.p
-	p.host.cfg.Store.Delete(p.id)
+	p.host.cfg.Store.DeleteRecords(p.id)
+	p.cuts.made = 0
+	p.cuts.expect(p.lead.Load())
 	p.log.Store(openLog(p))
+	p.cuts.noteShortened()
+	p.host.uncut.add(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fo.machine, fo.heard, p.committed, p.begun = nil, record.NoEpoch, 0, record.NoEpoch
@@ -386,7 +408,7 @@ func (fo *following) failStep(log *storage.Log, err error) {
 	if fo.p.following != fo || fo.machine == nil {
 		return
 	}
-	if errors.Is(err, ErrNotLeader) || errors.Is(err, ErrClosed) {
+	if errors.Is(err, ErrNotLeader) || errors.Is(err, ErrClosed) || errors.Is(err, storage.ErrUnprepared) { // the disk is sound
 		fo.machine.StepDropped(fo.p.host.Now())
 		return
 	}
@@ -396,17 +418,22 @@ func (fo *following) failStep(log *storage.Log, err error) {
 // finishStep takes that a step was done. Only this goroutine writes to the log, so that its end
 // cannot have moved since.
 func (fo *following) finishStep(log *storage.Log) {
-	ends, err := logEnds(log)
+	p := fo.p
+	seen, err := readLogEnds(p)
 	if err != nil {
 		fo.failStep(log, err)
 		return
 	}
-	last := lastEpoch(log, ends)
+	ends, last := seen.ends, lastEpoch(log, seen.ends)
 	start, _ := storage.DurableStart(log)
-	p := fo.p
 	p.mu.Lock()
 	if p.following != fo || fo.machine == nil {
 		p.mu.Unlock()
+		return
+	}
+	if seen.shortened != p.cuts.shortened.Load() { // it was cut meanwhile
+		p.mu.Unlock()
+		fo.finishStep(log)
 		return
 	}
 	ends.Durable, _ = log.Committed()
@@ -418,6 +445,7 @@ func (fo *following) finishStep(log *storage.Log) {
 	woken := fo.keepWatermarkLocked()
 	p.mu.Unlock()
 	wakePolls(woken)
+	wakeCommitted(p)
 }
 
 // keepWatermarkLocked makes the machine's high watermark the partition's. It returns the polls that
@@ -426,7 +454,7 @@ func (fo *following) keepWatermarkLocked() *Poll {
 	p, hw := fo.p, fo.machine.HighWatermark()
 	switch now := record.Offset(p.hw.Load()); {
 	case hw > now:
-		return p.raiseWatermarkLocked(hw)
+		return raiseWatermarkLocked(p, hw)
 	case hw < now: // the log was cut
 		p.hw.Store(int64(hw))
 		p.log.Load().SetHighWatermark(hw)

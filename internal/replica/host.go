@@ -51,6 +51,8 @@ type host struct {
 	start func(run func(ctx context.Context)) context.CancelFunc
 
 	commitWanted chan struct{} // of size 1; filled: a commit in the background is wanted
+	uncut        cutQueue
+	prompt       atomic.Int64 // commits for which producers have waited
 
 	mu sync.Mutex
 	// appended, guarded by mu, has what coordinators have appended and no commit has followed yet.
@@ -171,7 +173,7 @@ func (h *host) expire(now time.Duration) {
 	ps := h.waiting
 	h.waiting = nil
 	h.mu.Unlock()
-	left := slices.DeleteFunc(ps, func(p *Partition) bool { return !p.expireWaits(now) })
+	left := slices.DeleteFunc(ps, func(p *Partition) bool { return !expireWaits(p, now) })
 	if len(left) > 0 {
 		h.mu.Lock()
 		h.waiting = append(left, h.waiting...)

@@ -25,6 +25,8 @@ type Leadership struct {
 	Adding         []int32
 	ISR            []int32
 	Eligible       []int32 // not in sync, and known to have all committed records
+	// Mirror is what the partition mirrors, with the cuts that its replicas must make; nil: it never mirrored another one.
+	Mirror *meta.PartitionMirror
 
 	addingSince int32 // the partition epoch at which Adding began, or a later one
 }
@@ -37,7 +39,7 @@ type Leadership struct {
 func newLeadership(before *Leadership, mp *meta.Partition) *Leadership {
 	l := &Leadership{
 		Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), PartitionEpoch: mp.PartitionEpoch,
-		Replicas: mp.Replicas, Adding: mp.Adding, ISR: mp.ISR, Eligible: mp.Eligible,
+		Replicas: mp.Replicas, Adding: mp.Adding, ISR: mp.ISR, Eligible: mp.Eligible, Mirror: mp.Mirror,
 	}
 	if len(l.Adding) > 0 {
 		l.addingSince = l.PartitionEpoch
@@ -51,6 +53,12 @@ func newLeadership(before *Leadership, mp *meta.Partition) *Leadership {
 // isMember tells whether a replica has all committed records, as far as the metadata know.
 func (l *Leadership) isMember(id int32) bool {
 	return slices.Contains(l.ISR, id) || slices.Contains(l.Eligible, id)
+}
+
+// mirrors tells whether the partition has the records of another cluster's: clients do not write to it, and its leader's epoch is not that
+// of the batches.
+func (l *Leadership) mirrors() bool {
+	return l.Mirror != nil && l.Mirror.State != meta.PartitionPromoted
 }
 
 // isReplicated tells whether there are other replicas.
@@ -92,6 +100,7 @@ func newNodes(img *meta.Image) *nodes {
 func (d *leading) begin(now time.Duration, cfg progress.Config, s progress.Start, l *Leadership, minISR int, n *nodes) {
 	d.machine, d.unreadable = progress.NewLeader(now, cfg, s, assignment(l, minISR), n.brokers), nil
 	d.of, d.minISR, d.nodes, d.ends = l, minISR, n, s.Log
+	d.told = min(d.told, s.Log.Start) // a cut may have taken all records, and the start is an earlier one
 }
 
 // leadsIn tells whether there is a machine for a leader epoch.
@@ -190,14 +199,17 @@ func logEnds(log *storage.Log) (ends progress.Ends, err error) {
 // beginning is the state in which a replica begins to lead.
 func beginning(log *storage.Log, l *Leadership, ends progress.Ends) progress.Start {
 	s := progress.Start{Epoch: l.Epoch, EpochStart: ends.End, Log: ends}
+	if hw, err := log.HighWatermark(); err == nil {
+		s.HighWatermark = hw
+	}
+	if l.mirrors() {
+		return s // the log does not begin the epoch, and that of its batches is another matter
+	}
 	// The log may have begun the epoch, and have records of it.
 	if e, at, err := log.EpochEnd(l.Epoch - 1); err == nil && e != record.NoEpoch {
 		s.EpochStart = at
 	} else if l.Epoch == 0 {
 		s.EpochStart = ends.Start
-	}
-	if hw, err := log.HighWatermark(); err == nil {
-		s.HighWatermark = hw
 	}
 	return s
 }

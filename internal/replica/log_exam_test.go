@@ -24,11 +24,12 @@ type storedLog struct {
 	fs      *vfs.Mem
 	store   *storage.Store
 	options storage.Options
+	moved   chan struct{} // size 1: a committed end has moved since it was emptied
 }
 
 func newStoredLog(t *testing.T, segmentBytes int64) *storedLog {
 	t.Helper()
-	l := &storedLog{t: t, id: storage.LogID{Topic: [16]byte{7}}, fs: vfs.NewMem(), options: storage.Options{
+	l := &storedLog{t: t, id: storage.LogID{Topic: [16]byte{7}}, fs: vfs.NewMem(), moved: make(chan struct{}, 1), options: storage.Options{
 		SegmentBytes: segmentBytes, IndexInterval: 100, IndexBytes: 1 << 16, RetentionAge: -1, RetentionBytes: -1, FlushMessages: 1,
 	}}
 	l.open()
@@ -46,7 +47,14 @@ func (l *storedLog) open() {
 }
 
 // find takes the log from the store, which makes an empty one if there is none.
-func (l *storedLog) find() { l.Log = l.store.Log(l.id, "exam", l.options, func(*storage.Log) {}) }
+func (l *storedLog) find() {
+	l.Log = l.store.Log(l.id, "exam", l.options, func(*storage.Log) {
+		select {
+		case l.moved <- struct{}{}:
+		default:
+		}
+	})
+}
 
 func (l *storedLog) close() {
 	l.t.Helper()
@@ -76,13 +84,31 @@ func (l *storedLog) Configure(pageCache bool) {
 // Clear deletes the log and has another one begin at the offset. That is one of another partition, since
 // the store refuses one of the same for as long as a recovery may read something of the deleted log.
 func (l *storedLog) Clear(start record.Offset) error {
+	number := l.CutNumber()
 	l.store.Delete(l.id)
 	l.id.Partition++
 	l.find()
-	return l.StartAt(start)
+	if err := l.StartAt(start); err != nil || number == 0 {
+		return err
+	}
+	return l.Cut(number, start) // a replica that begins anew has its log make the cuts of the metadata, which take nothing from it
 }
 
-func (l *storedLog) Commit() { l.store.Commit() }
+func (l *storedLog) CutNumber() int32 {
+	n, err := l.Log.CutNumber()
+	l.must(err)
+	return n
+}
+
+// Commit commits what was appended, and waits for that. Store.Commit alone does not wait if a round is under way, such as
+// that of a checkpoint.
+func (l *storedLog) Commit() {
+	end := l.End()
+	l.store.Commit()
+	for l.Committed() < end {
+		<-l.moved
+	}
+}
 
 func (l *storedLog) batch(value uint64) record.Batch {
 	var b record.Builder

@@ -28,19 +28,23 @@ type Partition struct {
 	fence sync.RWMutex
 	begun record.Epoch // the last epoch that the log was told of; written with fence held for reading, and mu
 
+	verifications Verifications
+
+	cuts logCuts
+
 	lead atomic.Pointer[Leadership]
 	gone atomic.Bool // the partition was deleted, or the set is closed
 
 	refused atomic.Bool // the last append of a producer found the disk full
 
 	opened atomic.Bool  // hw includes the committed end that the log had when it was opened
-	hw     atomic.Int64 // high watermark; written with mu held; it falls only if a follower's log is cut
+	hw     atomic.Int64 // high watermark; written with mu held; it falls only if the log becomes shorter
 	// readable is the leader epoch in which hw may be told to readers; written with mu held.
 	readable  atomic.Int32
 	followers subscribers
 
 	mu        sync.Mutex    // guards the fields below; no other lock is taken while it is held
-	committed record.Offset // the log's committed end; it falls only if a follower's log is cut
+	committed record.Offset // the log's committed end; it falls only if the log becomes shorter
 	leading   leading
 	following *following // nil: this node does not follow
 	onLeader  waitList   // waiters for the committed end
@@ -54,6 +58,8 @@ func newPartition(h *host, t *Topic, n int32, l *Leadership, ord int64) *Partiti
 	p := &Partition{id: storage.LogID{Topic: t.ID, Partition: n}, ord: ord, topic: t, host: h, begun: record.NoEpoch}
 	newAudience(&p.audience)
 	p.readable.Store(int32(record.NoEpoch))
+	p.cuts.in = record.NoEpoch
+	p.cuts.expect(l)
 	p.lead.Store(l)
 	p.log.Store(openLog(p))
 	return p
@@ -65,10 +71,10 @@ func openLog(p *Partition) *storage.Log {
 }
 
 // logOptions are the settings of a partition's log. Retention is the leader's: followers take its
-// start.
+// start. That of a partition which mirrors is the source's.
 func logOptions(p *Partition) storage.Options {
 	o, l := p.topic.Settings().log, p.lead.Load()
-	o.Delete = o.Delete && l.Leader == p.host.cfg.NodeID
+	o.Delete = o.Delete && l.Leader == p.host.cfg.NodeID && !l.mirrors()
 	o.Replicated = l.isReplicated()
 	return o
 }
@@ -94,7 +100,7 @@ func (p *Partition) CheckLeader(current record.Epoch) error {
 }
 
 // checkEpoch returns the present leadership, or an error unless this node leads the partition, or
-// follows it and orFollows is set.
+// follows it and orFollows is set, and its log has made the cuts of the metadata.
 func (p *Partition) checkEpoch(current record.Epoch, orFollows bool) (*Leadership, error) {
 	l := p.lead.Load()
 	switch {
@@ -106,6 +112,8 @@ func (p *Partition) checkEpoch(current record.Epoch, orFollows bool) (*Leadershi
 		return l, ErrUnknownEpoch
 	case l.Leader != p.host.cfg.NodeID && (!orFollows || !p.host.follows(l)):
 		return l, ErrNotLeader
+	case l.mustCut(p):
+		return l, ErrNotLeader // the client asks again
 	}
 	return l, nil
 }
@@ -172,20 +180,27 @@ func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 // advanceEnds takes the log's ends. If this node leads, that raises the high watermark as far as the
 // rules of progress allow, and completes the waits and wakes the polls that either satisfies.
 func (p *Partition) advanceEnds() {
-	log := p.log.Load()
-	ends, err := logEnds(log)
+	seen, err := readLogEnds(p)
 	if err != nil { // the high watermark stays
 		giveUpUnreadable(p, err)
 		return
 	}
 	p.opened.Store(true)
-	trouble := findTrouble(p, log)
-	l := p.lockLeadership(log, ends)
+	trouble := findTrouble(p, seen.log)
+	l, ok := p.lockLeadership(&seen)
+	if !ok {
+		p.advanceEnds()
+		return
+	}
+	ends := seen.ends
 	if p.leading.machine == nil {
 		at := p.following.syncedLocked()
 		p.mu.Unlock()
 		if at != nil {
 			at.f.reportSoon(at)
+		}
+		if err := CutError(p); err != nil {
+			giveUpUnreadable(p, err)
 		}
 		return
 	}
@@ -196,13 +211,29 @@ func (p *Partition) advanceEnds() {
 	p.settleAndUnlock(now)
 }
 
+// endsSeen are the ends of a log at some time. They are not those of the log any more if that has become shorter since.
+type endsSeen struct {
+	log       *storage.Log
+	ends      progress.Ends
+	shortened int64 // logCuts.shortened before
+}
+
+// readLogEnds reads the ends of a partition's log.
+func readLogEnds(p *Partition) (s endsSeen, err error) {
+	s.shortened = p.cuts.shortened.Load()
+	s.log = p.log.Load()
+	s.ends, err = logEnds(s.log)
+	return s, err
+}
+
 // lockLeadership locks mu and returns the present leadership, which stays the present one for
-// the rules while mu is held: a later one is applied after it. If this node leads, there is a
-// machine for its epoch.
-func (p *Partition) lockLeadership(log *storage.Log, ends progress.Ends) *Leadership {
+// the rules while mu is held: a later one is applied after it. If this node leads, and its log has made the cuts of the metadata, there is a
+// machine for its epoch. ok is false, and mu is not locked, if the log has become shorter since its ends were read.
+func (p *Partition) lockLeadership(seen *endsSeen) (l *Leadership, ok bool) {
+	log, ends := seen.log, seen.ends
 	for {
 		l := p.lead.Load()
-		leads := l.Leader == p.host.cfg.NodeID
+		leads := l.Leader == p.host.cfg.NodeID && !l.mustCut(p)
 		var begin progress.Start
 		p.mu.Lock()
 		if leads && !p.leading.leadsIn(l.Epoch) {
@@ -214,33 +245,42 @@ func (p *Partition) lockLeadership(log *storage.Log, ends progress.Ends) *Leader
 			p.mu.Unlock()
 			continue
 		}
+		if seen.shortened != p.cuts.shortened.Load() {
+			p.mu.Unlock()
+			return l, false
+		}
 		switch {
+		case !leads && l.Leader == p.host.cfg.NodeID:
+			p.leading.machine = nil // of an earlier leader epoch; if the log cannot be cut, unreadable stays
 		case !leads:
 			p.leading.end(p.host.Now(), p.host.replication.Load().Lag)
 		case !p.leading.leadsIn(l.Epoch):
 			begin.HighWatermark = max(begin.HighWatermark, record.Offset(p.hw.Load()))
+			begin.WasCut, begin.CutTo = p.cuts.in == l.Epoch, p.cuts.to
 			p.leading.begin(p.host.Now(), p.host.leaderConfig(), begin, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load())
 			p.committed = ends.Durable
 		}
-		return l
+		return l, true
 	}
 }
 
 // lockLeader locks mu, with the machine told of the present metadata and ends of the log. It returns
 // nil if this node does not lead, or the log cannot be read: mu is not locked then.
 func (p *Partition) lockLeader(now time.Duration) *Leadership {
-	log := p.log.Load()
-	ends, err := logEnds(log)
+	seen, err := readLogEnds(p)
 	if err != nil {
 		return nil
 	}
-	l := p.lockLeadership(log, ends)
+	l, ok := p.lockLeadership(&seen)
+	if !ok {
+		return p.lockLeader(now)
+	}
 	if p.leading.machine == nil {
 		p.mu.Unlock()
 		return nil
 	}
 	p.opened.Store(true)
-	p.leading.update(now, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load(), ends)
+	p.leading.update(now, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load(), seen.ends)
 	return l
 }
 
@@ -255,7 +295,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	hasNews := d.takeNewStart()
 	if hw > record.Offset(p.hw.Load()) {
 		hasNews = true
-		woken = p.raiseWatermarkLocked(hw)
+		woken = raiseWatermarkLocked(p, hw)
 		if readable = p.inSync.takeReached(hw); readable != nil {
 			failed = d.ackError(hw)
 		}
@@ -277,6 +317,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	completeWaits(trimmed, nil)
 	wakePolls(woken)
 	if hasNews {
+		wakeCommitted(p)
 		p.followers.wake(newsBytes)
 	}
 	if tick {
@@ -288,7 +329,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 }
 
 // raiseWatermarkLocked raises the high watermark, and returns the polls that this fires as a chain.
-func (p *Partition) raiseWatermarkLocked(hw record.Offset) *Poll {
+func raiseWatermarkLocked(p *Partition, hw record.Offset) *Poll {
 	p.hw.Store(int64(hw))
 	p.log.Load().SetHighWatermark(hw) // a checkpoint keeps it
 	p.audience.advanceTo(hw)
@@ -298,14 +339,19 @@ func (p *Partition) raiseWatermarkLocked(hw record.Offset) *Poll {
 // setLeadership replaces the leadership. All waits end if the leader or the epoch is another
 // one. It does not open the log.
 func (p *Partition) setLeadership(l *Leadership) {
-	p.fence.Lock()
-	old := p.lead.Swap(l)
-	p.fence.Unlock()
+	var old *Leadership
+	p.verifications.Outdate(func() bool {
+		p.fence.Lock()
+		defer p.fence.Unlock()
+		p.cuts.expect(l)
+		old = p.lead.Swap(l)
+		return l.Epoch != old.Epoch
+	})
 	leads, led := l.Leader == p.host.cfg.NodeID, old.Leader == p.host.cfg.NodeID
 	if !leads || l.Epoch != old.Epoch {
 		p.endWaits()
 	}
-	if leads != led || l.isReplicated() != old.isReplicated() {
+	if leads != led || l.isReplicated() != old.isReplicated() || l.mirrors() != old.mirrors() {
 		p.log.Load().Configure(logOptions(p))
 	}
 }
@@ -353,7 +399,7 @@ func endLimitedWaits(p *Partition) {
 
 // expireWaits ends the waits whose deadline is not after now, and all of them if they cannot
 // succeed any more. It tells whether there are waiters left.
-func (p *Partition) expireWaits(now time.Duration) bool {
+func expireWaits(p *Partition, now time.Duration) bool {
 	p.mu.Lock()
 	lists := [...]*waitList{&p.onLeader, &p.inSync, &p.onTrim}
 	var done, rest [len(lists)]*Waiter
@@ -398,4 +444,47 @@ func (p *Partition) countForPolls(a arrival) {
 	}
 	p.mu.Unlock()
 	wakePolls(woken)
+	if hw >= a.end {
+		wakeCommitted(p)
+	}
+}
+
+// logCuts is what a replica knows of the cuts of its log.
+type logCuts struct {
+	// isPending tells that the metadata may have a cut that the log has not made. It is set before the leadership with the cut is the
+	// present one, and cleared with fence held for writing.
+	isPending atomic.Bool
+	// shortened counts how often the log has become shorter. Who has read its ends before that must read them again.
+	shortened atomic.Int64
+	// failure is why a pending cut could not be made; nil: nothing has failed.
+	failure atomic.Pointer[error]
+
+	made int32 // the number of the last cut that the log is known to have made; guarded by fence
+
+	in record.Epoch  // the leader epoch in which the log was cut last; NoEpoch: it was not; guarded by mu
+	to record.Offset // the log's end then; guarded by mu
+
+	isQueued bool // guarded by cutQueue.mu
+}
+
+// mustCut tells whether a replica's log must make a cut before the replica does anything in the leadership.
+func (l *Leadership) mustCut(p *Partition) bool { return l.Mirror != nil && p.cuts.isPending.Load() }
+
+// expect notes, before a leadership is the present one, whether the metadata have cuts that the log may not have made. The partition's fence
+// is held for writing, or nobody else knows the partition yet.
+func (c *logCuts) expect(l *Leadership) {
+	if l.Mirror.LastCut().Number > c.made {
+		c.isPending.Store(true)
+	}
+}
+
+// noteShortened notes that the log has become shorter.
+func (c *logCuts) noteShortened() { c.shortened.Add(1) }
+
+// CutError says why the replica has not made the cuts of the metadata yet; nil: it has made them, or is about to.
+func CutError(p *Partition) error {
+	if why := p.cuts.failure.Load(); why != nil && p.lead.Load().mustCut(p) {
+		return *why
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
 )
 
 // Waker is told once that a Poll has fired. Wake must not block. It runs on the goroutine that
@@ -52,6 +53,12 @@ type watcher struct {
 	p          *Partition
 	seen       int64 // the bytes of the partition's tally that are counted for the poll
 	prev, next *watcher
+
+	// A watcher for committed records counts bytes while no transaction is open. While one is, isHeld is set: then
+	// it is not known which bytes are readable, and each move of the last stable offset fires the poll.
+	committed bool
+	isHeld    bool
+	stable    record.Offset // the last stable offset up to which bytes are counted
 }
 
 // Begin prepares a wait for need bytes in about n partitions.
@@ -69,8 +76,17 @@ func (w *Poll) Begin(need int64, n int) {
 }
 
 // Watch adds a partition that was read up to the high watermark hw.
-func (w *Poll) Watch(p *Partition, hw record.Offset) {
-	w.watchers = append(w.watchers, watcher{poll: w, p: p})
+func (w *Poll) Watch(p *Partition, hw record.Offset) { w.watch(watcher{poll: w, p: p}, hw) }
+
+// WatchCommitted is Watch for a reader of committed records, who has read up to the last stable offset that the partition
+// had with that high watermark. It moves only when the high watermark does.
+func (w *Poll) WatchCommitted(p *Partition, hw, stable record.Offset) {
+	w.watch(watcher{poll: w, p: p, committed: true, isHeld: stable < hw, stable: stable}, hw)
+}
+
+func (w *Poll) watch(s watcher, hw record.Offset) {
+	p := s.p
+	w.watchers = append(w.watchers, s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.audience.add(&w.watchers[len(w.watchers)-1])
@@ -120,6 +136,23 @@ func (w *Poll) countArrived(bytes int64) bool {
 	return w.need.Add(-bytes) <= 0 && w.Fire()
 }
 
+// wakeCommitted wakes polls for committed records if the last stable offset has moved. It is called after the high
+// watermark has risen, or bytes were counted that lie below it; no lock may be held.
+func wakeCommitted(p *Partition) {
+	if p.audience.committed.Load() == 0 {
+		return
+	}
+	hw := record.Offset(p.hw.Load())
+	stable, err := storage.StableEnd(p.log.Load(), hw)
+	if err != nil {
+		stable = hw // so that the readers meet the error
+	}
+	p.mu.Lock()
+	woken := p.audience.countCommitted(stable, hw)
+	p.mu.Unlock()
+	wakePolls(woken)
+}
+
 func wakePolls(w *Poll) {
 	for w != nil {
 		next := w.next
@@ -147,6 +180,8 @@ type audience struct {
 	// nextReadable is the value of readable after the high watermark has reached nextEnd.
 	nextEnd      record.Offset
 	nextReadable int64
+
+	committed atomic.Int32 // watchers for committed records; changed with Partition.mu held
 }
 
 // advanceTo raises readable to the high watermark.
@@ -168,10 +203,14 @@ func (c *audience) cutAt(to record.Offset) {
 func newAudience(c *audience) { c.polls.prev, c.polls.next = &c.polls, &c.polls }
 
 // count counts the newly appended bytes for each poll, fires the polls that have enough now (all:
-// every poll), and returns those that it fired as a chain.
+// every poll), and returns those that it fired as a chain. Polls for committed records are left to
+// countCommitted, unless all are fired.
 func (c *audience) count(all bool) *Poll {
 	var chain *Poll
 	for s := c.polls.next; s != &c.polls; s = s.next {
+		if s.committed && !all {
+			continue
+		}
 		n := max(c.bytes-s.seen, 1) // at least one: the batches of another leader are not counted
 		s.seen = c.bytes
 		if all {
@@ -184,8 +223,30 @@ func (c *audience) count(all bool) *Poll {
 	return chain
 }
 
+// countCommitted is count for the polls for committed records, after the last stable offset was found for a high watermark.
+func (c *audience) countCommitted(stable, hw record.Offset) *Poll {
+	var chain *Poll
+	for s := c.polls.next; s != &c.polls; s = s.next {
+		if !s.committed || stable < s.stable || stable == s.stable && (stable < hw || c.bytes == s.seen) {
+			continue
+		}
+		n := max(c.bytes-s.seen, 1)
+		if s.isHeld || stable < hw {
+			n = s.poll.need.Load()
+		}
+		s.seen, s.stable = c.bytes, stable
+		if s.poll.countArrived(n) {
+			s.poll.next, chain = chain, s.poll
+		}
+	}
+	return chain
+}
+
 // add adds a poll to the ring.
 func (c *audience) add(s *watcher) {
+	if s.committed {
+		c.committed.Add(1)
+	}
 	s.seen = c.readable // perhaps less than its owner has read: an early wake does no harm
 	s.prev, s.next = c.polls.prev, &c.polls
 	s.prev.next, s.next.prev = s, s
@@ -193,6 +254,9 @@ func (c *audience) add(s *watcher) {
 
 // leave removes the poll from its ring.
 func (s *watcher) leave() {
+	if s.committed {
+		s.p.audience.committed.Add(-1)
+	}
 	s.prev.next, s.next.prev = s.next, s.prev
 	s.prev, s.next = nil, nil
 }

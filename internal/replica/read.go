@@ -47,6 +47,16 @@ type Found struct {
 	Preferred      int32 // the node from which the reader should read instead; -1: none
 	DivergingEnd   record.Offset
 	Chunk          Chunk // the batches
+	// Aborted are the aborted transactions that may have records among the batches, in the order of their
+	// first offsets, for readers of committed ones; nil: there are none. It is a pointer since readers ask for thousands of
+	// partitions.
+	Aborted *[]Aborted
+}
+
+// Aborted is a transaction that was aborted.
+type Aborted struct {
+	Producer int64
+	First    record.Offset // of its first record, or of the first one that the log still had
 }
 
 // Nothing is the answer before anything is known.
@@ -107,7 +117,61 @@ func (p *Partition) Read(q *Query, f *Found) error {
 		c = nil
 	}
 	f.Chunk = Chunk{c}
-	return nil
+	if c != nil && q.Isolation == ReadCommitted {
+		if f.Aborted, err = findAborted(p.log.Load(), c, q.Offset, end); err != nil {
+			c.Release()
+			f.Chunk = Chunk{}
+		}
+	}
+	return err
+}
+
+// findAborted finds the aborted transactions with records in a chunk, which was read from an offset on and
+// ends below another one.
+func findAborted(log *storage.Log, c *storage.Chunk, from, end record.Offset) (*[]Aborted, error) {
+	if !storage.HasTransactions(log, end) {
+		return nil, nil //nolint:nilnil // nil is the documented result
+	}
+	if end-from > fewOffsets {
+		end = min(end, endOfChunk(c, end))
+	}
+	found, err := storage.AbortedTransactions(log, from, end)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	list := make([]Aborted, len(found))
+	for i := range found {
+		list[i] = Aborted{found[i].Producer, found[i].First}
+	}
+	return &list, nil
+}
+
+// fewOffsets is how many offsets beyond those of a chunk are searched for aborted transactions, rather than
+// to look for the chunk's end.
+const fewOffsets = 4096
+
+// endOfChunk finds the offset after the batches of a chunk, of which the last one may be cut short. It returns
+// most if it cannot be found.
+func endOfChunk(c *storage.Chunk, most record.Offset) record.Offset {
+	const piece = 32 << 10
+	buf := make([]byte, min(piece, c.Len()))
+	end := most
+	for pos, from, have := 0, 0, 0; pos+record.HeaderLen <= c.Len(); {
+		if pos+record.HeaderLen > from+have {
+			n, err := c.ReadAt(buf[:min(len(buf), c.Len()-pos)], int64(pos))
+			if from, have = pos, n; n < record.HeaderLen {
+				_ = err // the reader of the chunk meets it
+				return most
+			}
+		}
+		b := record.Batch(buf[pos-from : have])
+		if b.Size() < record.HeaderLen {
+			return most
+		}
+		end = b.NextOffset()
+		pos += b.Size()
+	}
+	return end
 }
 
 // view is a partition as readers see it in one leadership.
@@ -133,7 +197,9 @@ func (v view) fillOffsets(f *Found, i Isolation) (end record.Offset, err error) 
 		}
 		f.HighWatermark = p.HighWatermark()
 	}
-	f.LastStable = f.HighWatermark // there are no transactions yet
+	if f.LastStable, err = storage.StableEnd(p.log.Load(), f.HighWatermark); err != nil && i == ReadCommitted {
+		return -1, err
+	}
 	f.Start = p.Start()
 	if i == ReadCommitted {
 		return f.LastStable, nil
@@ -197,7 +263,11 @@ func (p *Partition) FindEnd(current record.Epoch, i Isolation) (Position, error)
 	if err != nil {
 		return Nowhere(), err
 	}
-	return Position{Offset: end, Time: record.NoTimestamp, Epoch: v.l.Epoch}, nil
+	at := Position{Offset: end, Time: record.NoTimestamp, Epoch: v.l.Epoch}
+	if v.l.mirrors() { // the next record will have an epoch of the source
+		at.Epoch = p.log.Load().EpochAt(end - 1)
+	}
+	return at, nil
 }
 
 // findEnd finds the end of what a reader may see, in a view.
@@ -231,11 +301,11 @@ func (p *Partition) FindStart(current record.Epoch) (Position, error) {
 	if err != nil {
 		return Nowhere(), err
 	}
-	at := Position{Offset: start, Time: record.NoTimestamp}
+	at := Position{Offset: start, Time: record.NoTimestamp, Epoch: record.NoEpoch}
 	if end, err := log.End(); err == nil && start < end {
 		at.Epoch = log.EpochAt(start)
-	} else { // the next record will have this epoch, which the log may not know yet
-		at.Epoch = p.lead.Load().Epoch
+	} else if l := p.lead.Load(); !l.mirrors() { // the next record will have this epoch, which the log may not know yet
+		at.Epoch = l.Epoch
 	}
 	return at, err
 }
@@ -275,18 +345,22 @@ func (p *Partition) EpochEnd(current, e record.Epoch) (record.Epoch, record.Offs
 }
 
 func (p *Partition) epochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
-	log := p.log.Load()
-	if l := p.lead.Load(); e == l.Epoch && l.Leader == p.host.cfg.NodeID {
+	log, l := p.log.Load(), p.lead.Load()
+	if e == l.Epoch && l.Leader == p.host.cfg.NodeID && !l.mirrors() {
 		end, err := log.End() // the epoch has not ended, and the log may not know it yet
 		return e, end, err
 	}
-	return log.EpochEnd(e)
+	tail, err := tailOf(log, l, e)
+	return tail.Epoch, tail.End, err
 }
 
 // Trim moves the partition's start forward to an offset, at most to the high watermark, and
 // returns the start after that, as far as it is durable. -1 stands for the high watermark.
 func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
-	_, hw, err := findEnd(p, record.NoEpoch, ReadUncommitted)
+	v, hw, err := findEnd(p, record.NoEpoch, ReadUncommitted)
+	if err == nil && v.l.mirrors() {
+		err = ErrMirrors
+	}
 	if err != nil {
 		return -1, err
 	}
@@ -333,6 +407,10 @@ type Producer struct {
 	Epoch        int16
 	LastSequence int32
 	LastTime     int64 // ms
+	// CoordinatorEpoch is that of the last marker; -1: there was none.
+	CoordinatorEpoch int32
+	// TransactionStart is the first offset of its open transaction; -1: none is open.
+	TransactionStart record.Offset
 }
 
 // CountProducers counts a partition's producers that have not expired.
@@ -351,7 +429,10 @@ func (p *Partition) Producers(most int) ([]Producer, error) {
 	known, err := p.log.Load().Producers(most)
 	list := make([]Producer, len(known))
 	for i, k := range known {
-		list[i] = Producer{ID: k.ID, Epoch: k.Epoch, LastSequence: k.LastSequence, LastTime: k.LastTime}
+		list[i] = Producer{
+			ID: k.ID, Epoch: k.Epoch, LastSequence: k.LastSequence, LastTime: k.LastTime,
+			CoordinatorEpoch: k.CoordinatorEpoch, TransactionStart: k.TransactionStart,
+		}
 	}
 	return list, err
 }

@@ -18,9 +18,9 @@
 // A Transport carries these messages; without one this node neither follows nor changes in-sync sets.
 //
 // Any goroutine may call anything here, with these exceptions: one goroutine at a time uses an
-// Appends, and one at a time calls Apply and Close of the Set. Locks, in order: Partition.fence,
-// the log's own, Partition.mu; no other lock is held while host.mu, fetcher.mu, followerSession.mu,
-// followerSessions.mu, proposer.mu or quota.mu is. No lock is held while a Completer or a Waker runs.
+// Appends, and one at a time calls Apply and Close of the Set. Locks, in order: Verifications.mu,
+// Partition.fence, the log's own, Partition.mu; no other lock is taken while host.mu, cutQueue.mu, fetcher.mu, followerSession.mu,
+// followerSessions.mu, proposer.mu or quota.mu is held. No lock is held while a Completer or a Waker runs.
 package replica
 
 import (
@@ -36,6 +36,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/storage"
 )
 
 // shards is the number of parts that the maps of topics have. A change of one topic copies
@@ -54,6 +55,7 @@ type Set struct {
 
 	fetchers fetchers
 	sessions followerSessions
+	ages     transactionAges
 
 	cancel context.CancelFunc // ends the goroutines
 	work   sync.WaitGroup
@@ -74,7 +76,7 @@ func NewSet(cfg Config) *Set {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Set{
-		host: host{cfg: cfg, began: time.Now(), commitWanted: make(chan struct{}, 1)},
+		host: host{cfg: cfg, began: time.Now(), commitWanted: make(chan struct{}, 1), uncut: cutQueue{wanted: make(chan struct{}, 1)}},
 		seed: maphash.MakeSeed(),
 	}
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // it ends with the Set
@@ -98,6 +100,7 @@ func NewSet(cfg Config) *Set {
 		s.start(r.run)
 	}
 	s.start(s.commitLoop)
+	s.start(func(ctx context.Context) { s.uncut.run(ctx, &s.host) })
 	return s
 }
 
@@ -281,7 +284,7 @@ func (s *Set) followTopic(old, mt *meta.Topic, img *meta.Image) *Topic {
 // equalPartitions tells whether two states of a partition are equal.
 func equalPartitions(a, b *meta.Partition) bool {
 	return a.PartitionEpoch == b.PartitionEpoch && a.LeaderEpoch == b.LeaderEpoch && a.Leader == b.Leader &&
-		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR)
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) && a.Mirror.Equal(b.Mirror)
 }
 
 // followPartition makes, changes or removes this node's replica of one partition as the
@@ -293,6 +296,7 @@ func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partitio
 		l := newLeadership(p.lead.Load(), mp)
 		p.setLeadership(l)
 		s.fetchers.follow(p, l)
+		s.uncut.add(p)
 		p.applyLeadership()
 	case p != nil:
 		s.removePartition(p)
@@ -301,6 +305,7 @@ func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partitio
 		s.made++
 		p = newPartition(&s.host, t, n, newLeadership(nil, mp), s.made)
 		s.fetchers.follow(p, p.lead.Load())
+		s.uncut.add(p)
 	}
 	return p
 }
@@ -399,6 +404,10 @@ func (s *Set) configureTopic(t *Topic, img *meta.Image) {
 
 // DiskSpace is how many bytes of the file system are free, and its size; -1: unknown.
 func (s *Set) DiskSpace() (free, total int64) { return s.cfg.Store.DiskSpace() }
+
+// ExpectTransactions has the data directory made ready for transactions. The channel is closed when it is: until then logs
+// refuse batches and markers of transactions with ErrBusy.
+func (s *Set) ExpectTransactions() <-chan struct{} { return storage.ExpectTransactions(s.cfg.Store) }
 
 // SizeOf is about how many bytes a partition takes on the disk. If its log was not opened yet, the
 // log's directory is read.

@@ -35,11 +35,21 @@ func newSettings(m *config.Settings, internal bool) *Settings {
 			RetentionAge: m.RetentionAge, RetentionBytes: m.RetentionBytes, Delete: m.Delete,
 			FlushMessages: m.FlushMessages, FlushAge: m.FlushAge,
 			FileDeleteDelay: m.FileDeleteDelay, ProducerExpiration: m.ProducerExpiration,
+			Compact: m.Compact, Compaction: storage.Compaction{
+				MinLag: m.Compaction.MinLag, MaxLag: m.Compaction.MaxLag,
+				DirtyRatio: m.Compaction.MinDirtyRatio, DeleteRetention: m.Compaction.DeleteRetention,
+			},
 		},
 		Internal: internal,
 		Codec:    KeepCompression,
 		Before:   boundMillis(m.TimestampBefore),
 		After:    boundMillis(m.TimestampAfter),
+	}
+	if m.Compact { // the active segment is never compacted, so it is rolled before a record waits too long in it
+		s.log.SegmentAge = min(s.log.SegmentAge, m.Compaction.MaxLag)
+	}
+	if m.Compact && internal { // whoever becomes a coordinator reads the active segment whole
+		s.log.SegmentBytes = min(s.log.SegmentBytes, internalSegment)
 	}
 	if c, err := record.ParseCodec(m.Compression); err == nil {
 		s.Codec = c
@@ -55,6 +65,10 @@ func newSettings(m *config.Settings, internal bool) *Settings {
 	}
 	return s
 }
+
+// internalSegment is how many bytes a segment of a compacted internal topic has at most, whatever segment.bytes says: a
+// coordinator that loads reads as much that is not compacted, and a few times that where compaction is not due yet.
+const internalSegment = 8 << 20
 
 // boundMillis is d in ms. The longest Duration stands for longer times too, and has no limit
 // in ms.

@@ -165,16 +165,21 @@ func (sub *subscription) leavePartition() {
 func (sub *subscription) judgeIn(l *Leadership) bool {
 	p := sub.p
 	p.fence.RLock()
-	log := p.log.Load()
-	err := p.beginEpoch(log, l.Epoch) // the log must know where the epoch begins before it is compared
+	var err error
+	log, mustCut := p.log.Load(), l.mustCut(p)
+	if !mustCut && !l.mirrors() {
+		err = p.beginEpoch(log, l.Epoch) // the log must know where the epoch begins before it is compared
+	}
 	isPresent := p.lead.Load() == l
 	p.fence.RUnlock()
 	if !isPresent {
 		return false
 	}
-	sub.judged, sub.verdict = l, progress.Unavailable
+	if sub.judged, sub.verdict = l, progress.Unavailable; mustCut {
+		return true // the follower asks again
+	}
 	if err == nil {
-		sub.tail.Epoch, sub.tail.End, err = log.EpochEnd(sub.fetch.LastEpoch)
+		sub.tail, err = tailOf(log, l, sub.fetch.LastEpoch)
 	}
 	if err != nil {
 		p.advanceEnds() // the leader gives up

@@ -78,7 +78,7 @@ func (d *leading) end(now, pause time.Duration) {
 	d.machine, d.unreadable = nil, nil
 }
 
-// giveUpUnreadable has another node lead where this one cannot open its log.
+// giveUpUnreadable has another node lead where this one cannot open its log, or make a cut of the metadata.
 func giveUpUnreadable(p *Partition, why error) {
 	l := p.lead.Load()
 	if errors.Is(why, ErrClosed) || p.host.propose == nil || l.Leader != p.host.cfg.NodeID || !l.isReplicated() {
@@ -95,7 +95,7 @@ func giveUpUnreadable(p *Partition, why error) {
 	switch {
 	case d.unreadable == nil || d.unreadable.Epoch() != l.Epoch:
 		d.unreadable = progress.NewUnreadable(now, p.host.leaderConfig(), l.Epoch, assignment(l, minISR), n.brokers)
-		p.host.cfg.Logger.Warn("a leader cannot open its log; another replica is to lead", "topic", p.topic.Name, "partition", p.id.Partition, "err", why)
+		p.host.cfg.Logger.Warn("a leader cannot open its log, or make a cut; another replica is to lead", "topic", p.topic.Name, "partition", p.id.Partition, "err", why)
 	default:
 		d.unreadable.BrokersChanged(now, n.brokers)
 		d.unreadable.Assigned(now, assignment(l, minISR))

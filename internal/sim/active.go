@@ -210,7 +210,12 @@ func (a *activeController) heartbeat(b *controller.Beat, end func(controller.Bea
 			end(controller.BeatAnswer{}, refused, err)
 			return
 		}
-		a.answerBeat(b, end)
+		a.answerBeat(b, func(answer controller.BeatAnswer, refused *controller.Error, err error) {
+			if refused == nil && err == nil {
+				err = a.n.c.quorum.confirm(a.n, a.term)
+			}
+			end(answer, refused, err)
+		})
 	}})
 }
 

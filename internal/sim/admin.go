@@ -174,7 +174,7 @@ func (a *admin) setConfig(topic, what, key, value string) {
 // changeMinISR changes min.insync.replicas of a partition's topic. With one, a page cache promises
 // nothing.
 func (a *admin) changeMinISR(p *partition) {
-	if p.isOffsets() || p.name == "cached" {
+	if p.isOffsets() || p.name == "cached" || a.c.txns != nil {
 		return
 	}
 	value := ""
@@ -214,7 +214,7 @@ func (a *admin) allowUnclean() {
 // trim deletes some of a partition's records, as retention does.
 func (a *admin) trim(p *partition) {
 	c := a.c
-	if p.isOffsets() {
+	if p.isOffsets() || c.txns != nil {
 		return
 	}
 	to := c.guessLeader(p)

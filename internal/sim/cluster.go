@@ -36,6 +36,7 @@ type cluster struct {
 	nextID  uint64
 	values  uint32          // producer ids that were given
 	strict  map[uint32]bool // the producers whose records are committed once, in order
+	txns    *transactions   // nil: a cluster without
 
 	err       error
 	concerned int16 // the partition of which err speaks; 0: none
@@ -68,8 +69,14 @@ func (r *Result) WriteHistory(w io.Writer, last int) error {
 }
 
 // Run runs the cluster of a seed: through its faults, until it has healed.
-func Run(seed uint64) *Result {
-	c := newCluster(seed)
+func Run(seed uint64) *Result { return runCluster(newCluster(seed, drawPlan)) }
+
+// RunTransactions runs a cluster with transactions: its coordinators, the leaders of its partitions, producers
+// and pipelines, through their faults, until all has healed.
+func RunTransactions(seed uint64) *Result { return runCluster(newCluster(seed, drawTransactionalPlan)) }
+
+func runCluster(c *cluster) *Result {
+	seed := c.seed
 	err := c.run()
 	if err != nil {
 		err = fmt.Errorf("seed %d, event %d, at %v: %w", seed, c.events, c.now, err)
@@ -80,9 +87,9 @@ func Run(seed uint64) *Result {
 	}
 }
 
-func newCluster(seed uint64) *cluster {
+func newCluster(seed uint64, draw func(rng *rand.Rand) plan) *cluster {
 	c := &cluster{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x1ea7)), seen: Coverage{}, strict: map[uint32]bool{}}
-	c.plan = drawPlan(c.rng)
+	c.plan = draw(c.rng)
 	c.net = newNetwork(c)
 	c.truth = newTruth(c)
 	c.quorum = newQuorum(c)
@@ -96,6 +103,12 @@ func newCluster(seed uint64) *cluster {
 	c.quorum.begin()
 	c.admin = newAdmin(c)
 	c.after(c.random(20*ms), c.admin.act)
+	if c.plan.isTransactional {
+		c.txns = newTransactions(c)
+		c.addTransactionalClients()
+		c.after(400*ms, c.injectFault)
+		return c
+	}
 	c.addClients()
 	c.after(400*ms, c.injectFault)
 	c.after(300*ms, c.copyDisk)
@@ -118,13 +131,16 @@ func (c *cluster) run() error {
 			return c.err
 		}
 		if c.healing && c.events%64 == 0 && c.now > faultsEnd+500*ms && c.isHealed() == nil {
-			return nil
+			break
 		}
 	}
 	if err := c.isHealed(); err != nil {
 		return fmt.Errorf("it has not healed: %w", err)
 	}
-	return nil
+	if c.txns != nil {
+		c.txns.checkEnd()
+	}
+	return c.err
 }
 
 // heal ends all faults.

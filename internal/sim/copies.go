@@ -10,9 +10,10 @@ import (
 	"github.com/leatstream/leat/internal/replica/progress"
 )
 
-// copier puts a node's directory back from a copy of the same run, in some seeds: the metadata cannot tell it from the directory
-// itself, so its replicas keep their places. It draws from a source of its own, so that other seeds, and these before the first
-// copy, are the histories that they would be without it.
+// copier puts a node's directory back from a copy of the same run, in some seeds. Directories get another generation from time to time
+// there. A copy that is older than the one which the metadata know loses its places, and nothing else. The metadata cannot tell a newer
+// copy from the directory itself, so its replicas keep their places: see copies. The copier draws from a source of its own, so that other
+// seeds are the histories that they would be without it.
 type copier struct {
 	rng  *rand.Rand
 	made *disk
@@ -49,11 +50,25 @@ func randomOf(rng *rand.Rand, below int64) time.Duration {
 	return time.Duration(rng.Int64N(below * int64(time.Millisecond)))
 }
 
-// beginCopying has directories be put back in one of eight seeds. No mutant of other rules has such a seed.
+// beginCopying has directories be put back in two of eight seeds. No mutant of other rules has such a seed. In one of them most
+// copies come when other nodes have lost their power, so that a copy may lead before they are back; in the other one few do, so that
+// copies follow.
 func (c *cluster) beginCopying() {
-	if c.seed%8 == 4 {
+	if c.seed%4 == 0 {
 		c.copier.rng = rand.New(rand.NewPCG(c.seed, 0xc09e))
 		c.after(500*ms, c.takeCopy)
+		for _, n := range c.nodes {
+			c.after(randomOf(c.copier.rng, 400), func() { c.raiseGeneration(n) })
+		}
+	}
+}
+
+// raiseGeneration gives a node's directory another generation, if the node runs. What is on disk by now is in all copies that have it.
+func (c *cluster) raiseGeneration(n *node) {
+	rng := c.copier.rng
+	c.after(100*ms+randomOf(rng, 400), func() { c.raiseGeneration(n) })
+	if d := n.disk; n.up && d.recorded == n.epoch && n.epoch > 0 {
+		n.later(ms+randomOf(rng, 5), func() { d.generation++ })
 	}
 }
 
@@ -89,7 +104,7 @@ func (c *cluster) putCopyBack() {
 	c.note(note{what: "FAULT: its directory is put back from a copy of the same run", node: n.id})
 	c.saw("copy of the same run put back")
 	c.faults++
-	others := rng.IntN(3) == 0
+	others := rng.IntN(3) == 0 == (c.seed%8 == 4)
 	for _, m := range c.nodes {
 		if m != n && m.up && others {
 			m.cutPower()
@@ -101,8 +116,17 @@ func (c *cluster) putCopyBack() {
 	before := n.disk
 	n.disk = d
 	c.loseMetadata(n)
+	isKnown := d.generation < generationOf(c.truth.image.Brokers[n.id])
+	if isKnown {
+		c.saw("copy from before the last generation put back")
+	}
 	for _, p := range c.truth.parts {
-		p.copies.noteCopy(n, before.find(p))
+		if isKnown {
+			p.noteLoss(n.id)
+			p.touch()
+		} else {
+			p.copies.noteCopy(n, before.find(p))
+		}
 	}
 	n.restartAfter(randomOf(rng, 60))
 }
@@ -204,7 +228,7 @@ func (k *copies) checkObjectors(old, mp *meta.Partition) {
 	for _, id := range membersOf(old) {
 		b := p.c.truth.image.Brokers[id]
 		isTold := k.told[id] == objection{record.Epoch(mp.LeaderEpoch), brokerEpochOf(b)}
-		if isTold && b.State == meta.BrokerActive && !p.exempt && !p.c.truth.mayForget(id) && slices.Contains(mp.Replicas, id) && !slices.Contains(membersOf(mp), id) &&
+		if isTold && b.State == meta.BrokerActive && !p.exempt && !p.c.truth.configured && !p.c.truth.mayForget(id) && slices.Contains(mp.Replicas, id) && !slices.Contains(membersOf(mp), id) &&
 			p.commonEnd(p.c.node(id).disk.find(p)) >= p.end() {
 			p.fail("node %d has told the leader %d that it lacks records, and is forgotten: in sync %v, eligible %v", id, mp.Leader, mp.ISR, mp.Eligible)
 		}
@@ -221,6 +245,13 @@ func (k *copies) hasGivenUp(old, mp *meta.Partition) bool {
 	t, led := k.p.c.truth, old.Leader
 	return led >= 0 && k.lack[led] && mp.Leader >= 0 && !slices.Contains(membersOf(mp), led) && slices.Contains(mp.Replicas, led) &&
 		!t.fencing[led] && !t.mayForget(led) && t.image.Brokers[led].State == meta.BrokerActive
+}
+
+func generationOf(b *meta.Broker) int64 {
+	if b == nil {
+		return 0
+	}
+	return b.Generation
 }
 
 func brokerEpochOf(b *meta.Broker) int64 {

@@ -29,13 +29,15 @@ func (k *clock) setRate(now time.Duration, rate int64) {
 type disk struct {
 	n         *node
 	directory meta.UUID
-	recorded  int64       // the epoch of the registration that is noted in the directory
-	clean     bool        // the last process has written everything before it ended
-	metadata  uint64      // the index up to which the metadata log is known to be committed
-	cached    []meta.UUID // topics of which the process has committed records before they were on disk
-	logs      []*diskLog
-	slowUntil time.Duration
-	hungUntil time.Duration
+	recorded  int64 // the epoch of the registration that is noted in the directory
+	// generation is the number that is noted in the directory; see copier.
+	generation int64
+	clean      bool        // the last process has written everything before it ended
+	metadata   uint64      // the index up to which the metadata log is known to be committed
+	cached     []meta.UUID // topics of which the process has committed records before they were on disk
+	logs       []*diskLog
+	slowUntil  time.Duration
+	hungUntil  time.Duration
 
 	syncing    bool
 	nextLazily time.Duration // when the page cache is written next
@@ -49,6 +51,7 @@ type diskLog struct {
 	part      *partition
 	target    record.Offset // the end of what the sync that is under way covers
 	producers producers
+	txns      *logTransactions // up to where they were asked for; nil: not at all
 
 	// These belong to the checks.
 	verified record.Offset // the records below it are those that were committed
@@ -102,7 +105,7 @@ func (d *disk) clone() *disk {
 		if l != nil {
 			k := *l
 			k.Log = l.Clone()
-			k.producers = l.producers.clone()
+			k.producers, k.txns = l.producers.clone(), nil
 			c.logs[i] = &k
 		}
 	}
@@ -176,6 +179,7 @@ func (d *disk) endSync() {
 			r.noteEnds()
 		}
 	}
+	d.endCaching()
 	n.act()
 }
 
@@ -213,6 +217,25 @@ func (d *disk) crash(powerCut bool) {
 func (d *disk) noteCached(topic meta.UUID) {
 	if !slices.Contains(d.cached, topic) {
 		d.cached = append(slices.Clip(d.cached), topic)
+	}
+}
+
+// endCaching takes back the notes of topics whose logs are all durable, as storage/lastrun does.
+func (d *disk) endCaching() {
+	isCached := func(topic meta.UUID) bool {
+		for l := range d.each {
+			if l.part.topic == topic && (l.PageCache() || l.Durable() < l.End()) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, topic := range d.cached {
+		if !isCached(topic) {
+			d.cached = slices.DeleteFunc(slices.Clone(d.cached), func(other meta.UUID) bool { return other == topic })
+			d.n.c.saw("topic counts as durable again")
+			return // the next one at the next sync
+		}
 	}
 }
 
@@ -265,7 +288,7 @@ func (l *diskLog) beginAnew(start record.Offset) error {
 		return err
 	}
 	l.target, l.verified = 0, start
-	l.producers = newProducers()
+	l.producers, l.txns = newProducers(), nil
 	return nil
 }
 
@@ -285,7 +308,7 @@ func (l *diskLog) rebuildProducers() {
 		e, _ := l.EntryAt(o)
 		p.note(e.Value, o)
 	}
-	l.producers = p
+	l.producers, l.txns = p, nil
 }
 
 // producers are the last sequences of a log's producers, as storage keeps them.

@@ -11,6 +11,13 @@
 //	meta                          every node applies the records to an image of its own
 //	place, config                 as far as those use them
 //
+// In clusters with transactions (RunTransactions) also
+//
+//	txn.Machine, group.Machine    on the replicated partitions of their topics, by coord.Step
+//	replica.Verifications         where a leader takes the first record of a transaction
+//	producer.State                sequences, epochs and markers of each log
+//	transaction.View              the last stable offset and the aborted transactions of each log
+//
 // # What is a model
 //
 // The metadata quorum (metaQuorum) is a machine that keeps what package quorum promises, and no more:
@@ -28,6 +35,9 @@
 //
 //	activeController   the order of commands and proposals, as controller.Controller has it
 //	shard              the coordinator of committed offsets, as package coord has it
+//	machineShard       a coordinator's machine on its partition, as package coord has it
+//	markers            the sender of markers, as package txn has it
+//	takeTransactional  what a leader does with a batch of a transaction, as packages broker and replica have it
 //	appendSequences    the sequences of idempotent producers, as storage/producer has them
 //	node, replica      how a node follows the metadata, fetches and answers, as packages node and replica
 //	memlog.Log         the log, as storage.Log has it: one exam examines both
@@ -36,10 +46,16 @@
 //
 // Processes are killed; the power of one node or all of them is cut, which loses what is not on disk;
 // disks are slow, hang, are replaced by empty ones or by old copies, also by copies of the same run (copies.go); links are cut in one direction;
-// messages are lost, late, doubled and overtaken by others; clocks jump and run fast or slow; processes stall;
+// messages are lost, late, doubled and overtaken by others; clocks jump and run fast or slow; processes stall, the active
+// controller's for so long that others have its places;
 // the metadata are applied late; the controller is deposed or cut off. An administrator reassigns
 // replicas, elects leaders, deletes records, unregisters nodes that are down, and changes min.insync.replicas, flush.messages and
 // unclean.leader.election.enable.
+//
+// Clusters with transactions have producers that commit and abort, and pipelines which consume, transform and produce, all of either
+// flow (KIP-890). Their leaders die between any two steps; markers, verifications and clients are slow; records of both flows, and all requests and
+// markers of the newer one, come late and twice; those of the older one must not, since it keeps Kafka's own hole there; clients
+// time out, die, and come back beside others of their transactional id. Directories are not put back from copies there.
 //
 // # What is checked
 //
@@ -67,6 +83,16 @@
 // In the end, when nothing fails any more: all replicas are in sync and equal, all nodes are active, and
 // every client is answered.
 //
+// In clusters with transactions, in the end:
+//
+//   - all records of a transaction are committed, or none is: by an account of the committed logs that has none of the engine's rules
+//   - a transaction is what its client was told, with all its acknowledged records, in their order
+//   - readers of committed records, on leaders and followers, have seen all of those that are committed and nothing else
+//   - each record of the input has one visible record that pipelines have made of it
+//   - no transaction is open, and all clients go on
+//
+// and all the time: the last stable offset that leaders tell does not go back, nor does a committed offset that a pipeline is told.
+//
 // More may be lost than the rules promise: all page caches at once, or the only disk. The partition is
 // exempt then until it has another leader, whose records are the committed ones from there on.
 //
@@ -74,6 +100,7 @@
 //
 //	LEAT_TEST_SEED=1234 go test -run TestSeeds ./internal/sim
 //
-// prints the last events of the partition concerned; LEAT_TEST_EVENTS is how many. The rules that were
-// broken to try the simulator are in testdata/mutants, with the seed that finds each.
+// prints the last events of the partition concerned; LEAT_TEST_EVENTS is how many. TestTransactions has the clusters with
+// transactions. The rules that were broken to try the simulator are in testdata/mutants and testdata/transactions, with
+// the seed that finds each.
 package sim

@@ -47,7 +47,14 @@ func faults() []fault {
 			return true
 		}},
 		{"process stalled", 2, func(c *cluster, n *node) bool {
-			n.stalledUntil = c.now + 50*ms + c.random(800*ms)
+			n.stalledUntil = c.now + 50*ms + c.random(2*session)
+			return true
+		}},
+		{"controller stalled", 2, func(c *cluster, _ *node) bool {
+			if c.quorum.leader == 0 {
+				return false
+			}
+			c.node(c.quorum.leader).stalledUntil = c.now + 2*session + c.random(session) // others have its places by then
 			return true
 		}},
 		{"node stopped in order", 2, func(_ *cluster, n *node) bool {

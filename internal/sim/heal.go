@@ -55,6 +55,11 @@ func (c *cluster) isHealed() error {
 			return fmt.Errorf("%s: %w", c.truth.names[p.index-1], err)
 		}
 	}
+	if c.txns != nil {
+		if err := c.txns.isHealed(); err != nil {
+			return err
+		}
+	}
 	for _, k := range c.clients {
 		if err := k.isDone(); err != nil {
 			return err

@@ -63,7 +63,8 @@ func (w *network) send(from, to int32, what string, do func()) {
 	}
 }
 
-// deliver delivers a message, unless its receiver is down. A receiver that is stalled gets it later.
+// deliver delivers a message, unless its receiver is down. A receiver that is stalled gets it later, some time after it goes on: what
+// it has to do itself may come first.
 func (w *network) deliver(from, to int32, what string, do func()) {
 	c := w.c
 	if to <= maxNodes {
@@ -72,7 +73,7 @@ func (w *network) deliver(from, to int32, what string, do func()) {
 			return
 		}
 		if c.now < n.stalledUntil {
-			c.after(n.stalledUntil-c.now, func() { w.deliver(from, to, what, do) })
+			c.after(n.stalledUntil-c.now+c.random(ownSession), func() { w.deliver(from, to, what, do) })
 			return
 		}
 	}

@@ -44,6 +44,7 @@ type process struct {
 
 	replicas []*replica // by the partition's number - 1; nil: none
 	fetcher  fetcher
+	markers  markers
 }
 
 func newNode(c *cluster, id int32) *node {
@@ -66,7 +67,7 @@ func (n *node) start() {
 	n.up, n.life, n.stalledUntil = true, n.life+1, 0
 	n.process = process{incarnation: n.c.newUUID(), clean: n.disk.clean, unsynced: n.disk.cached}
 	n.disk.clean = false
-	n.fetcher.n = n
+	n.fetcher.n, n.markers.n = n, n
 	n.member = member{n: n, known: n.disk.metadata}
 	n.image = n.c.truth.imageAt(n.disk.metadata)
 	n.member.applied = n.disk.metadata
@@ -118,6 +119,11 @@ func (n *node) later(d time.Duration, do func()) {
 // call sends a request to another node. handle runs there, and may send an answer; at the end either
 // that or lost runs here, once.
 func (n *node) call(to int32, what string, handle func(at *node, answer func(func())), lost func()) {
+	n.callWithin(answerTimeout, to, what, handle, lost)
+}
+
+// callWithin is call with a limit of its own.
+func (n *node) callWithin(limit time.Duration, to int32, what string, handle func(at *node, answer func(func())), lost func()) {
 	life, ended := n.life, false
 	end := func(do func()) {
 		if !ended && n.up && n.life == life {
@@ -125,7 +131,7 @@ func (n *node) call(to int32, what string, handle func(at *node, answer func(fun
 			do()
 		}
 	}
-	n.later(answerTimeout, func() { end(lost) })
+	n.later(limit, func() { end(lost) })
 	at := n.c.node(to)
 	n.c.net.send(n.id, to, what, func() {
 		handle(at, func(do func()) {
@@ -149,7 +155,7 @@ func (n *node) tick() {
 	if n.control == nil && n.member.term != 0 {
 		n.beginControl()
 	}
-	if n.control != nil {
+	if n.control != nil && n.c.chance(0.7) { // its timer is another one: a heartbeat may come first
 		n.control.tick()
 	}
 	for _, r := range n.replicas {

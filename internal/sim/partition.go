@@ -277,6 +277,9 @@ func (p *partition) endExemption(m *meta.Image) {
 
 // check compares the promise with what the nodes have.
 func (p *partition) check() {
+	if p.c.txns != nil && p.isLossy() {
+		p.c.txns.noteVoid()
+	}
 	for _, n := range p.c.nodes {
 		if l := n.disk.find(p); l != nil {
 			p.checkWatermark(n, l)

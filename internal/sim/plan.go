@@ -4,6 +4,9 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
+
+	groups "github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/txn"
 )
 
 // plan is what a seed decides before the cluster starts.
@@ -16,6 +19,9 @@ type plan struct {
 	limit   int           // bytes of the records of one entry of the metadata log; 0: as in production
 	faults  time.Duration // between two faults, at most
 	topics  []topicPlan
+
+	isTransactional bool
+	addWait         time.Duration // add.partitions.to.txn.retry.backoff.max.ms
 }
 
 // topicPlan is a topic that the administrator makes.
@@ -69,6 +75,27 @@ func drawPlan(rng *rand.Rand) plan {
 	}
 	rng.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 	p.topics = append(p.topics, others[:2]...)
+	return p
+}
+
+// Topics of a cluster with transactions, besides those of the coordinators.
+const (
+	inputTopic  = "input"  // of ordinary producers, read by pipelines
+	outputTopic = "output" // of transactions
+)
+
+// drawTransactionalPlan draws the plan of a cluster with transactions. All its topics have three replicas on disk.
+func drawTransactionalPlan(rng *rand.Rand) plan {
+	p := drawPlan(rng)
+	p.isTransactional = true
+	p.faults = []time.Duration{200 * ms, 500 * ms, 1000 * ms}[rng.IntN(3)]
+	p.addWait = []time.Duration{-1, 10 * ms, 100 * ms}[rng.IntN(3)]
+	p.topics = []topicPlan{
+		{name: inputTopic, partitions: 1 + rng.Int32N(2), factor: 3, minISR: 2},
+		{name: outputTopic, partitions: 1 + rng.Int32N(3), factor: 3, minISR: 2},
+		{name: txn.Topic, partitions: 1 + rng.Int32N(2), factor: 3, minISR: 2},
+		{name: groups.Topic, partitions: 1, factor: 3, minISR: 2},
+	}
 	return p
 }
 

@@ -122,6 +122,9 @@ func (p *producer) take(o produceOutcome) {
 	case acknowledged:
 		c.saw("record acknowledged")
 		p.request = nil
+		if c.txns != nil { // a pipeline makes a transaction of a few records
+			pause += c.random(200 * ms)
+		}
 		if c.healing {
 			p.since++
 		}

@@ -98,14 +98,23 @@ func (q *metaQuorum) canCommit() bool {
 	return q.isLeaderUp() && q.isServing(q.leader) && q.hasMajority(q.leader)
 }
 
-// depose ends a leader's term. The leader learns of it later.
+// depose ends a leader's term. The leader learns of it later: one that is stalled some time after it goes on.
 func (q *metaQuorum) depose() {
 	old, term := q.c.node(q.leader), q.term
 	q.c.note(note{what: "leads the quorum in term %d no more", node: q.leader, a: int64(term)})
 	q.leader = 0
 	if old.up {
-		old.later(q.c.random(200*ms), func() { old.member.endTerm(term) })
+		old.later(max(0, old.stalledUntil-q.c.now)+q.c.random(200*ms), func() { old.member.endTerm(term) })
 	}
+}
+
+// confirm returns nil if most voters say that a node, which believes to lead in a term, does.
+func (q *metaQuorum) confirm(n *node, term uint64) error {
+	if q.leader == n.id && q.life == n.life && q.term == term && q.canCommit() {
+		return nil
+	}
+	q.c.saw("controller not confirmed")
+	return errNotLeader
 }
 
 // electLeader makes a voter the leader that has all committed entries and reaches a majority.

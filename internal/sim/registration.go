@@ -12,7 +12,7 @@ func (n *node) register() {
 	}
 	n.registering = true
 	g := &controller.Registration{
-		PreviousEpoch: n.disk.recorded, Clean: n.clean, Unsynced: n.unsynced,
+		PreviousEpoch: n.disk.recorded, Generation: n.disk.generation, Clean: n.clean, Unsynced: n.unsynced,
 		Broker: meta.Broker{
 			ID: n.id, Incarnation: n.incarnation, Directory: n.disk.directory, Rack: []string{"a", "b"}[n.id%2],
 			Features: []meta.FeatureRange{meta.SupportedLevels()},
@@ -49,7 +49,7 @@ func (n *node) beat() {
 	}
 	beat := &controller.Beat{
 		Registered: controller.Registered{ID: n.id, Epoch: epoch}, Applied: n.member.applied,
-		Caught: n.isCaughtUp(), WantsStop: n.stopping,
+		Caught: n.isCaughtUp(), WantsStop: n.stopping, Generation: n.disk.generation,
 	}
 	n.callController("heartbeat", func(a *activeController, answer func(func())) {
 		a.heartbeat(beat, func(got controller.BeatAnswer, refused *controller.Error, err error) {

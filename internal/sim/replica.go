@@ -8,6 +8,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/place"
 	"github.com/leatstream/leat/internal/record"
+	engine "github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/replica/progress"
 	"github.com/leatstream/leat/internal/replica/progress/memlog"
 )
@@ -24,8 +25,11 @@ type replica struct {
 	assigned progress.Assignment
 	// pageCache tells that the topic's settings commit records before they are on disk.
 	pageCache bool
-	waiting   []*ackWait // in the order of their ends
-	shard     *shard     // of the committed offsets
+	waiting   []*ackWait    // in the order of their ends
+	shard     *shard        // of the committed offsets
+	machine   *machineShard // of a coordinator, in a cluster with transactions
+	// verifications are those of the transactions that are to begin here.
+	verifications engine.Verifications
 
 	// These belong to the checks.
 	fetched    [maxNodes + 1]fetchedEnd
@@ -99,7 +103,8 @@ func (r *replica) findAddingSince(p *meta.Partition) int32 {
 // lead begins to lead in an epoch.
 func (r *replica) lead(epoch record.Epoch) {
 	n := r.n
-	before := r.shard
+	before, machine := r.shard, r.machine
+	r.machine = nil // it may go on
 	r.endLeading()
 	r.follower = nil
 	r.note("leads in epoch %d from %d", int64(epoch), int64(r.log.End()))
@@ -111,6 +116,9 @@ func (r *replica) lead(epoch record.Epoch) {
 	r.part.noteLeader(r, epoch)
 	if r.part.isOffsets() {
 		r.shard = continueShard(before, r, epoch)
+	}
+	if r.part.isCoordinators() {
+		r.machine = continueMachine(machine, r, epoch)
 	}
 }
 
@@ -126,6 +134,10 @@ func (r *replica) endLeading() {
 	for _, w := range waiting {
 		w.answer(notLeader)
 	}
+	r.verifications.Outdate(func() bool { return true })
+	machine := r.machine
+	r.machine = nil
+	machine.stop()
 }
 
 // keepProgress notes the machine's high watermark in the log, and a follower's start.
@@ -169,6 +181,9 @@ func (r *replica) act() {
 	if r.shard != nil {
 		r.shard.act()
 	}
+	if r.machine != nil {
+		r.machine.act()
+	}
 }
 
 // answerWaiting answers the producers whose records are acknowledged, at once or a little later.
@@ -209,6 +224,7 @@ func (r *replica) append(value uint64) (at record.Offset) {
 	r.n.c.must(r.log.appendAsLeader(r.leader.Epoch(), r.pageCache, value))
 	r.note("appends at %d %x", int64(at), int64(value))
 	r.leader.Moved(r.n.now(), r.ends())
+	r.keepProgress() // before followers are told of it
 	r.n.fetcher.wakeParked(r.part)
 	return at
 }

@@ -156,7 +156,7 @@ func (g *group) act() {
 		if !open || r == nil || r.shard == nil {
 			return
 		}
-		s, epoch, mayBeOld, isCopy := r.shard, r.shard.epoch, p.mayBeOld(at), p.copies.lacks(to)
+		s, epoch, mayBeOld, isCopy := r.shard, r.shard.epoch, p.mayBeOld(at), p.copies.lacks(to) || slices.Contains(p.copies.led, r.shard.epoch)
 		hasSession := at.hasSession() // without it the answer is a refusal, whatever it has here
 		back := func(do func()) {
 			c.net.send(to, firstClient, "answer to a group", func() {

@@ -18,10 +18,13 @@ import (
 // runs one seed alone.
 // The first seed that fails is printed with the last events of the partition concerned, of which there
 // are LEAT_TEST_EVENTS; LEAT_TEST_FAILURES is how many seeds may fail before no other one is begun.
-func TestSeeds(t *testing.T) {
-	first, seeds := chosenSeeds(t)
+func TestSeeds(t *testing.T) { testSeeds(t, Run, 200, Coverage.Missing) }
+
+func testSeeds(t *testing.T, run func(seed uint64) *Result, usual int, findMissing func(c Coverage, seeds int) []string) {
+	t.Helper()
+	first, seeds := chosenSeeds(t, usual)
 	began := time.Now()
-	s := runSeeds(uint64(first), uint64(seeds), number(t, "LEAT_TEST_FAILURES", 1))
+	s := runSeeds(run, uint64(first), uint64(seeds), number(t, "LEAT_TEST_FAILURES", 1))
 	took := time.Since(began)
 	t.Logf("%d seeds, %d events, %d faults in %v: %.0f events a second", s.seeds, s.events, s.faults, took.Round(time.Millisecond), float64(s.events)/took.Seconds())
 	for _, r := range s.failed[min(1, len(s.failed)):] {
@@ -41,13 +44,13 @@ func TestSeeds(t *testing.T) {
 	if s.fewest.Events < 2000 || s.fewestFaults.Faults < 5 {
 		t.Errorf("seed %d has %d events, and seed %d has %d faults", s.fewest.Seed, s.fewest.Events, s.fewestFaults.Seed, s.fewestFaults.Faults)
 	}
-	if missing := s.seen.Missing(seeds); seeds >= 200 && len(missing) > 0 {
+	if missing := findMissing(s.seen, seeds); seeds >= 200 && len(missing) > 0 {
 		t.Errorf("in %d seeds these never happened: %q", seeds, missing)
 	}
 }
 
 // chosenSeeds is the first seed to run, and how many.
-func chosenSeeds(t *testing.T) (first, seeds int) {
+func chosenSeeds(t *testing.T, usual int) (first, seeds int) {
 	t.Helper()
 	if one := number(t, "LEAT_TEST_SEED", -1); one >= 0 {
 		return one, 1
@@ -58,9 +61,9 @@ func chosenSeeds(t *testing.T) (first, seeds int) {
 		return first, last - first + 1
 	}
 	if testing.Short() && text == "" {
-		return 0, 20
+		return 0, usual / 10
 	}
-	return 0, number(t, "LEAT_TEST_SEEDS", 200)
+	return 0, number(t, "LEAT_TEST_SEEDS", usual)
 }
 
 // formatHistory formats the end of a seed's history.
@@ -86,7 +89,7 @@ type summary struct {
 }
 
 // runSeeds runs seeds on all processors, until some have failed.
-func runSeeds(first, n uint64, mostFailed int) *summary {
+func runSeeds(run func(seed uint64) *Result, first, n uint64, mostFailed int) *summary {
 	s := &summary{next: first, end: first + n, mostFailed: mostFailed, seen: Coverage{}}
 	var all sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -96,7 +99,7 @@ func runSeeds(first, n uint64, mostFailed int) *summary {
 				if !ok {
 					return
 				}
-				s.add(Run(seed))
+				s.add(run(seed))
 			}
 		})
 	}

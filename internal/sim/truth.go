@@ -28,6 +28,8 @@ type truth struct {
 	unregistered [maxNodes + 1]bool
 	// fencing are the nodes that are just being fenced.
 	fencing [maxNodes + 1]bool
+	// configured is set while an entry is taken that changes configs: eligible replicas are forgotten where enough are in sync by a lower min.insync.replicas (KIP-966).
+	configured bool
 	// mayStop are the last registrations of the nodes that were told that they may end.
 	mayStop [maxNodes + 1]int64
 }
@@ -91,7 +93,7 @@ func (t *truth) followMetadata(index uint64, commands [][]byte) {
 		prev := t.image
 		next, d, err := meta.ApplyAt(prev, index, records)
 		t.c.must(err)
-		t.image = next
+		t.image, t.configured = next, len(d.Configs) > 0
 		for id := range t.losing {
 			t.noteRegistration(int32(id), prev, next)
 		}
@@ -104,7 +106,7 @@ func (t *truth) followMetadata(index uint64, commands [][]byte) {
 		for _, p := range t.parts {
 			t.checkInvariants(p, next.TopicByID(p.topic))
 		}
-		if len(d.Configs) > 0 {
+		if t.configured {
 			t.c.note(note{what: "configs are changed by entry %d", a: int64(index)})
 		}
 		for id := range t.losing {
@@ -242,7 +244,7 @@ func (t *truth) checkRegistration(g *controller.Registration, m *meta.Image, rec
 	t.losing[id] = true
 	isPresent := old != nil && g.Broker.Incarnation == t.c.node(id).incarnation
 	// A controller whose term is over, and who does not know that, decides on an old image.
-	if !isPresent || old.Directory != g.Broker.Directory || old.RecordedEpoch > g.PreviousEpoch || old.Epoch < g.PreviousEpoch {
+	if !isPresent || old.Directory != g.Broker.Directory || old.RecordedEpoch > g.PreviousEpoch || old.Epoch < g.PreviousEpoch || old.Generation > g.Generation {
 		return
 	}
 	next, _, err := meta.Apply(m, records)

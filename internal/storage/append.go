@@ -11,11 +11,13 @@ import (
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // Item is one batch to append, and the outcome.
 type Item struct {
 	Batch record.Batch  // checked by the caller; Append writes offset and epoch into it
+	Claim Claim         // what the caller knows of the transaction of the batch; only Append asks
 	Base  record.Offset // out: its base offset; of a duplicate, the one that it got the first time
 	Next  record.Offset // out: the offset after its last record
 	Start record.Offset // out: the log's start offset
@@ -23,6 +25,9 @@ type Item struct {
 	Dup   bool          // out: it repeats one of the producer's last five batches: nothing was stored
 	Err   error         // out: why it was not stored
 }
+
+// ErrEpochBack is returned by AppendAt for a batch of an earlier leader epoch than the one before it.
+var ErrEpochBack = fmt.Errorf("%w: the leader epoch goes back", errInvalid)
 
 // errInvalid says that the caller must not append such an item.
 var errInvalid = errors.New("not a batch that can be appended")
@@ -40,6 +45,10 @@ type writer struct {
 	failed    error    // why an item of the present call was not stored; nil: all were so far
 	next      record.Offset
 	jitter    int64 // ms that the active segment is rolled earlier
+
+	changes  []transaction.Change // of bufs: what they do to transactions
+	firstTxn record.Offset        // of bufs: the first batch of a transaction; transaction.None: no batch is of one
+	markers  int                  // of bufs
 }
 
 // placed is an item of a run. A retry repeats a batch of the same run, and fails if that does.
@@ -139,15 +148,15 @@ func confirmCutLocked(l *Log) error {
 
 // switchMode changes the log's mode. Before that it makes all bytes of the log durable in its
 // own files, so that the journal never has later bytes of a log whose earlier ones a power cut
-// may lose. Before a log becomes page-cached the directory notes it. After a failure the log has the
-// mode that it had before.
+// may lose. Before a log becomes page-cached the directory notes it, and no more when it has become durable. After a failure the log
+// has the mode that it had before.
 func (w *writer) switchMode(to mode) error {
 	l := w.l
 	if w.mode == to {
 		return nil
 	}
 	if to == pageCached {
-		if err := l.s.cfg.Run.NoteCached(l.id.Topic); err != nil {
+		if err := l.s.cfg.Run.NoteCached(l.id.Topic, l.id.Partition); err != nil {
 			return nameError(err)
 		}
 	}
@@ -166,6 +175,9 @@ func (w *writer) switchMode(to mode) error {
 	l.moveCommittedLocked(l.end.Next)
 	l.pub.Unlock()
 	w.mode = to
+	if to == durable {
+		l.s.cfg.Run.ForgetCached(l.id.Topic, l.id.Partition) // the next checkpoint makes that durable
+	}
 	return nil
 }
 
@@ -181,6 +193,11 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 		}
 	} else if done, err := w.checkProducer(it); done || err != nil {
 		return err
+	}
+	if b.Transactional() {
+		if err := admitTransaction(&l.s.keeper); err != nil {
+			return err
+		}
 	}
 	if err := l.s.space.Take(int64(len(b))); err != nil {
 		l.s.keeper.wakeUp() // it removes what only waits for its time
@@ -216,7 +233,7 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	it.Base, it.Next = base, b.NextOffset()
 	w.next = it.Next
 	if b.ProducerID() >= 0 {
-		w.producers.Apply(b, now)
+		w.noteTransaction(b, w.producers.Apply(b, now))
 	}
 	w.gap = w.gap || base != end
 	w.run, w.bufs, w.bytes = append(w.run, placed{it: it}), append(w.bufs, b), w.bytes+int64(len(b))
@@ -237,7 +254,7 @@ func (w *writer) checkGiven(b record.Batch) error {
 	case b.BaseOffset() < w.next && !w.beginsWithin(b):
 		return fmt.Errorf("%w: a batch begins with %d where the log ends at %d", ErrOffsetOutOfRange, b.BaseOffset(), w.next)
 	case b.LeaderEpoch() < epoch:
-		return fmt.Errorf("%w: a batch of leader epoch %d follows one of %d", errInvalid, b.LeaderEpoch(), epoch)
+		return fmt.Errorf("%w: a batch of leader epoch %d follows one of %d", ErrEpochBack, b.LeaderEpoch(), epoch)
 	}
 	return nil
 }
@@ -254,9 +271,9 @@ func (w *writer) checkProducer(it *Item) (done bool, err error) {
 	if it.Batch.ProducerID() < 0 {
 		return false, nil
 	}
-	earlier, duplicate, err := w.producers.Check(it.Batch)
+	earlier, duplicate, err := w.producers.Check(it.Batch, it.Claim)
 	if err != nil || !duplicate {
-		return false, err
+		return false, nameTransactionError(err)
 	}
 	it.Dup, it.Base, it.Next = true, earlier.Base, earlier.LastOffset+1
 	if earlier.AppendTime {
@@ -311,6 +328,9 @@ func (w *writer) isRollDue(g *segment.Segment, b record.Batch, base record.Offse
 	if offsets+len(w.bufs) >= o.IndexBytes/8 || times+len(w.bufs) >= o.IndexBytes/12-1 {
 		return true
 	}
+	if w.markers+len(w.l.txns.view.Aborted()) >= maxAborts {
+		return true
+	}
 	return o.SegmentAge > 0 && g.Age(b.MaxTimestamp(), now) > o.SegmentAge.Milliseconds()-w.jitter
 }
 
@@ -337,6 +357,7 @@ func (w *writer) writeRun() {
 	clear(w.run) // so that neither items nor bytes stay in memory
 	clear(w.bufs)
 	w.run, w.bufs, w.bytes, w.gap = w.run[:0], w.bufs[:0], 0, false
+	w.changes, w.firstTxn, w.markers = w.changes[:0], transaction.None, 0
 	w.next = l.end.Next
 }
 
@@ -380,6 +401,9 @@ func (w *writer) publishRun() {
 		end = b.NextOffset()
 	}
 	l.end = Position{at.Segment, at.Pos + w.bytes, w.next}
+	if w.firstTxn != transaction.None {
+		w.publishTransactionsLocked()
+	}
 	l.snapshots.bytes += w.bytes
 	wantsSync := false
 	if w.mode == durable {
@@ -421,6 +445,9 @@ func (w *writer) rollSegment(next record.Offset) error {
 		if err := old.Seal(); err != nil {
 			return l.explainError(old, err)
 		}
+		if err := w.sealAborts(old); err != nil {
+			return l.explainError(old, err)
+		}
 	}
 	if !made {
 		if err := l.s.dirs.makeDir(l.name, l.id); err != nil {
@@ -453,6 +480,7 @@ func (w *writer) rollSegment(next record.Offset) error {
 	segs := make([]*segment.Segment, len(l.segs), len(l.segs)+1)
 	copy(segs, l.segs)
 	l.segs, l.end = append(segs, g), Position{g, 0, next}
+	l.txns.view.SetAborted(nil) // those of the segments before are in files
 	w.next = next
 	if l.stable.Segment == nil {
 		l.stable = l.end

@@ -250,13 +250,17 @@ func (l *Log) notePoint(to Position) {
 	}
 	if l.stable.Segment != nil {
 		p.Base = l.stable.Segment.Base()
-		p.Closed = p.CountClosed(sizesOf(l.segs))
+		p.Closed = checkpoint.BytesUnknown
+		if !l.compacted.changesSizes() {
+			p.Closed = p.CountClosed(sizesOf(l.segs))
+		}
 	} else { // the log is empty
 		p.Base, p.Next = l.end.Next, l.end.Next
 	}
 	// A power cut may take records beyond Next. The snapshot must not count as the truth about
 	// them, and the high watermark must not cover others that are appended in their place.
 	p.ProducersAt, p.HighWatermark = min(p.ProducersAt, p.Next), min(p.HighWatermark, p.Next)
+	noteTransactionsLocked(l, &p)
 	if logState(l.state.Load()) != logDeleted {
 		l.s.points.Set(l.id, p)
 	}
@@ -285,8 +289,9 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 	}
 	l.pub.Unlock()
 	var b []byte
+	var aborts activeAborts
 	if due {
-		b = ps.Encode()
+		b, aborts = ps.Encode(), copyAborts(l)
 		ps.SetChanged(false)
 	}
 	l.mu.Unlock()
@@ -294,7 +299,9 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 		return false, nil
 	}
 	name := segment.FileName(at, snapshotSuffix)
-	err = l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(name), b, sync) })
+	if err = aborts.save(sync); err == nil { // before the snapshot, behind which an opening reads the log
+		err = l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(name), b, sync) })
+	}
 	if err != nil {
 		l.mu.Lock()
 		ps.SetChanged(true)
@@ -319,7 +326,7 @@ const keptSnapshots = 2
 
 // removeOldSnapshots removes producer snapshots that no point on disk names. It is called after a
 // checkpoint file was saved.
-func (l *Log) removeOldSnapshots() {
+func removeOldSnapshots(l *Log) {
 	saved := l.s.points.Get(l.id).Snapshot
 	l.pub.Lock()
 	n := 0

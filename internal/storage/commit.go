@@ -50,6 +50,8 @@ type committer struct {
 	begun       int64     // guarded by mu: the number of rounds that began
 	done        int64     // guarded by mu: the number of rounds that ended
 	stopped     bool      // guarded by mu: the store is closing
+
+	journalLost atomic.Bool // the loss of the journal was logged
 }
 
 // committers is the number of goroutines that run rounds: one may run the callbacks of a round
@@ -265,7 +267,7 @@ func (c *committer) writeImage(m *journal.Image) noteState {
 	case !errors.Is(err, journal.ErrLost):
 		return noteRefused
 	}
-	if c.s.journalLost.CompareAndSwap(false, true) {
+	if c.journalLost.CompareAndSwap(false, true) {
 		c.s.log.Error("the journal cannot be written any more: each commit syncs its files; restart when the disk is mended", "err", err)
 	}
 	return noteUnknown

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,26 +26,30 @@ const noRecord = -1
 type modelLog struct {
 	id        LogID
 	topic     string
-	pageCache bool           // as it is configured now
-	switching bool           // the next append changes its mode, since it was configured after the last one
-	mirror    bool           // it is appended to with given offsets, and truncated
-	records   []int64        // by offset, numbers never used twice; noRecord
-	epochs    []record.Epoch // by offset
-	start     record.Offset  // acknowledged, or seen after a start
-	acked     record.Offset  // a start that was acknowledged
-	asked     record.Offset  // of a start that may or may not have moved
-	committed record.Offset  // reported
-	sure      record.Offset  // committed while it was durable: a power cut does not take it
-	written   record.Offset  // appended
-	high      record.Offset  // the high watermark that was set last; a truncation lowers it
-	highKept  record.Offset  // a high watermark that no crash takes back
-	sent      []sent         // the batches of producer 7, in order
-	crowd     int            // other producers that have sent a batch
-	seq       int32          // its next sequence
-	cutting   record.Offset  // it is being truncated to there; -1: it is not
-	unopened  bool           // since a crash
-	lossy     bool           // a power cut may have taken records, since it was opened
-	deleted   *modelLog      // the one that had the same identity: a crash may undo its deletion while this one has nothing
+	pageCache bool                   // as it is configured now
+	switching bool                   // the next append changes its mode, since it was configured after the last one
+	mirror    bool                   // it is appended to with given offsets, and truncated
+	records   []int64                // by offset, numbers never used twice; noRecord
+	epochs    []record.Epoch         // by offset
+	start     record.Offset          // acknowledged, or seen after a start
+	acked     record.Offset          // a start that was acknowledged
+	asked     record.Offset          // of a start that may or may not have moved
+	committed record.Offset          // reported
+	sure      record.Offset          // committed while it was durable: a power cut does not take it
+	written   record.Offset          // appended
+	high      record.Offset          // the high watermark that was set last; a truncation lowers it
+	highKept  record.Offset          // a high watermark that no crash takes back
+	sent      []sent                 // the batches of producer 7, in order
+	crowd     int                    // other producers that have sent a batch
+	seq       int32                  // its next sequence
+	cutting   record.Offset          // it is being truncated to there; -1: it is not
+	unopened  bool                   // since a crash
+	compacts  bool                   // it is compacted
+	lossy     bool                   // a power cut may have taken records, since it was opened
+	txns      []modelTxn             // the batches of transactions, in order
+	gone      map[record.Offset]bool // that compaction may have removed
+	modelCuts                        // see TestCrashInCuts
+	deleted   *modelLog              // the one that had the same identity: a crash may undo its deletion while this one has nothing
 }
 
 // sent is a batch of the idempotent producer.
@@ -56,11 +59,16 @@ type sent struct {
 	crowd int // other producers that had sent a batch before it
 }
 
+func (x sent) next() record.Offset { return x.base + record.Offset(x.b.Count()) }
+
 func (m *modelLog) clone() *modelLog {
 	c := *m
 	c.records = append([]int64(nil), m.records...)
 	c.epochs = append([]record.Epoch(nil), m.epochs...)
 	c.sent = append([]sent(nil), m.sent...)
+	c.txns = append([]modelTxn(nil), m.txns...)
+	c.gone = maps.Clone(m.gone)
+	c.modelCuts = m.modelCuts.clone()
 	return &c
 }
 
@@ -71,10 +79,12 @@ func (m *modelLog) cutAt(end record.Offset) {
 	m.committed, m.sure = min(m.committed, end), min(m.sure, end)
 	m.high, m.highKept = min(m.high, end), min(m.highKept, end)
 	m.dropSent(end)
+	m.dropTxns(end)
+	maps.DeleteFunc(m.gone, func(o record.Offset, _ bool) bool { return o >= end })
 }
 
 func (m *modelLog) dropSent(end record.Offset) {
-	for len(m.sent) > 0 && m.sent[len(m.sent)-1].base >= end {
+	for len(m.sent) > 0 && m.sent[len(m.sent)-1].next() > end { // one in which the log begins goes as a whole
 		m.seq -= m.sent[len(m.sent)-1].b.Count()
 		m.sent = m.sent[:len(m.sent)-1]
 	}
@@ -88,7 +98,7 @@ func (m *modelLog) remembered() []sent {
 		n--
 		crowd = m.sent[n].crowd
 	}
-	return m.sent[max(n, len(m.sent)-producer.KeptBatches):]
+	return m.sent[max(n, len(m.sent)-producer.KeptBatches, min(m.sureSent, len(m.sent))):]
 }
 
 // mayForget tells whether the log may not know the producer, since so many others came after it.
@@ -133,6 +143,15 @@ type world struct {
 
 	hardship // see TestCrashInHardship
 
+	transacts bool // there are transactions in this world, and the store admits them
+
+	compacts bool                   // see TestCrashInCompaction
+	keys     map[int64]string       // guarded by mu: of records, by number
+	rounds   int                    // of compaction that did something
+	seen     map[record.Offset]bool // records and markers that compare has read
+
+	cuts bool // see TestCrashInCuts
+
 	crowded bool          // see TestCrashInCrowd
 	crowdAt map[int32]int // the producer's sequence in the last append -> crowd of sent
 }
@@ -144,6 +163,7 @@ func newWorld(tb testing.TB, seed uint64) *world {
 	w := &world{tb: tb, rng: rand.New(rand.NewPCG(seed, 1)), mem: vfs.NewMem()}
 	w.cfg = testConfig(nil, "data")
 	w.cfg.Journal = 1 << 17
+	w.transacts = seed%4 != 0
 	w.cfg.SyncTogether = int(1 + seed%3)                         // so that the volume is synced as a whole, or not
 	w.cfg.SyncAlone = []int64{1, 1000, syncAlone}[w.rng.IntN(3)] // rounds of one file: a sync of it, both, the journal
 	for i := range modelLogs {
@@ -198,48 +218,6 @@ func (w *world) hook(op vfs.Op, path string) error {
 	return nil
 }
 
-// canFail tells whether a call of the file system may end in an error.
-func canFail(op vfs.Op, path string, err error) bool {
-	switch {
-	case strings.HasSuffix(path, noteFile): // it is open, and its blocks are there
-		return false
-	case errors.Is(err, vfs.ErrNoHandles):
-		return op == vfs.OpOpen || op == vfs.OpSyncDir
-	case errors.Is(err, vfs.ErrNoSpace):
-		return op != vfs.OpTruncate && op != vfs.OpRemove && op != vfs.OpSyncDir
-	default:
-		return true
-	}
-}
-
-// fall takes the picture of what is left. mu is held.
-func (w *world) fall() {
-	w.expected = w.cloneModel()
-	switch {
-	case w.ending != killed:
-		w.fallen = w.mem.Crash(w.rng)
-	case w.rng.IntN(2) == 0:
-		w.fallen = w.mem.KillClone(nil)
-	default: // it died inside of the last write, which nothing relied on yet
-		w.fallen = w.mem.KillClone(w.rng)
-		for i, m := range w.expected {
-			if was := w.before[i]; was.id == m.id {
-				m.committed = max(m.sure, min(m.committed, was.committed))
-			} else {
-				m.committed = 0
-			}
-		}
-	}
-}
-
-func (w *world) cloneModel() []*modelLog {
-	c := make([]*modelLog, len(w.model))
-	for i, m := range w.model {
-		c[i] = m.clone()
-	}
-	return c
-}
-
 func (m *modelLog) options() Options {
 	o := testOptions()
 	o.SegmentBytes = 3000
@@ -252,6 +230,11 @@ func (m *modelLog) options() Options {
 	}
 	if m.topic == "t1" {
 		o.FileDeleteDelay = time.Hour
+	}
+	if m.compacts {
+		o.SegmentBytes = 1500
+		o.Compact = true
+		o.Compaction = Compaction{MaxLag: foreverLag}
 	}
 	return o
 }
@@ -345,23 +328,7 @@ func (w *world) numbers(m *modelLog, n, size int, seq int32) (record.Batch, []in
 		bu.SetProducer(100+w.lastNum, 0, 0)
 		w.mu.Unlock()
 	}
-	var nums []int64
-	w.mu.Lock()
-	for range n {
-		w.lastNum++
-		nums = append(nums, w.lastNum)
-	}
-	w.mu.Unlock()
-	for _, num := range nums {
-		v := make([]byte, 8+w.rng.IntN(size))
-		binary.BigEndian.PutUint64(v, uint64(num))
-		bu.Append(1_700_000_000_000+num, nil, v)
-	}
-	b, err := bu.Build()
-	if err != nil {
-		w.tb.Fatal(err)
-	}
-	return b, nums
+	return w.fillNumbers(&bu, n, size)
 }
 
 // append appends some batches to the i-th log. The model has them before they are written,
@@ -377,12 +344,20 @@ func (w *world) append(i int) {
 		w.epoch++
 	}
 	if m.mirror {
+		was := w.epoch
+		w.epoch = w.pickMirrorEpoch(m)
 		w.appendAt(i, size)
+		w.epoch = was
 		return
 	}
+	w.admitTransactions()
 	var items []Item
 	w.crowdAt = map[int32]int{}
 	for range 1 + w.rng.IntN(3) {
+		if w.pickTransaction() {
+			items = append(items, w.transact(m))
+			continue
+		}
 		n, seq := 1+w.rng.IntN(3), int32(-1)
 		if w.rng.IntN(2) == 0 {
 			seq = m.seq
@@ -417,6 +392,13 @@ func (w *world) appendAt(i, size int) {
 	var items []Item
 	first := int(m.written)
 	for range 1 + w.rng.IntN(3) {
+		if w.pickTransaction() {
+			it := w.transact(m)
+			it.Batch.SetBaseOffset(m.txns[len(m.txns)-1].base)
+			it.Batch.SetLeaderEpoch(w.epoch)
+			items = append(items, it)
+			continue
+		}
 		n := 1 + w.rng.IntN(3)
 		b, nums := w.numbers(m, n, size, -1)
 		w.mu.Lock()
@@ -484,6 +466,7 @@ func (w *world) someFailed(m *modelLog, items []Item, first int) bool {
 	nums, epochs := append([]int64(nil), m.records[first:]...), m.epochs[first:]
 	m.records, m.epochs = m.records[:first], append([]record.Epoch(nil), m.epochs[:first]...)
 	m.dropSent(record.Offset(first))
+	m.dropTxns(record.Offset(first))
 	at := first
 	for _, it := range items {
 		n := int(it.Batch.Count())
@@ -509,6 +492,9 @@ func (w *world) stored(m *modelLog, it Item, nums []int64) {
 		w.tb.Fatalf("%s: base %d, want %d", m.topic, it.Base, len(m.records))
 	}
 	m.add(it.Batch.LeaderEpoch(), nums...)
+	if it.Batch.Transactional() {
+		m.txns = append(m.txns, newModelTxn(it.Batch, it.Base))
+	}
 	if it.Batch.ProducerID() != modelProducer {
 		return
 	}
@@ -529,6 +515,13 @@ func (w *world) step() {
 		w.s.recoverWaiting()
 	}
 	if w.model[i].unopened {
+		return
+	}
+	if w.compacts && w.rng.IntN(6) == 0 {
+		w.compact(i)
+		return
+	}
+	if w.cuts && w.stepCuts(i) {
 		return
 	}
 	if testing.Verbose() {
@@ -685,13 +678,16 @@ func sameBatch(tb testing.TB, l *Log, o record.Offset) bool {
 // recreate deletes a topic and makes one of the same name, sometimes of the same identity: as
 // a replica that moves away and back.
 func (w *world) recreate(i int, again bool) {
+	w.mu.Lock()
+	w.model[i].areTailsGone = true // a crash may undo the deletion, but for them
+	w.mu.Unlock()
 	w.s.Delete(w.model[i].id)
 	w.mu.Lock()
 	old := w.model[i]
 	if old.deleted != nil { // something of that one is left, so this one had nothing
 		old = old.deleted
 	}
-	m := &modelLog{id: old.id, topic: old.topic, pageCache: old.pageCache, mirror: old.mirror, cutting: -1}
+	m := &modelLog{id: old.id, topic: old.topic, pageCache: old.pageCache, mirror: old.mirror, compacts: old.compacts, cutting: -1}
 	if again {
 		m.deleted = old
 	} else {
@@ -742,6 +738,7 @@ func (w *world) checkUndone(i int) bool {
 	old := m.deleted.clone()
 	old.asked = max(old.asked, old.start)
 	old.committed, old.start, old.highKept = 0, 0, 0 // what was acknowledged of it does not count any more
+	old.areTailsGone = true
 	w.check(i, old, w.s, false)
 	return true
 }
@@ -789,7 +786,7 @@ func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
 	if int(max(least, end)) > len(m.records) {
 		w.tb.Fatalf("log %d ends at %d; %d are committed, %d were appended", i, end, least, len(m.records))
 	}
-	for least > start && m.records[least-1] == noRecord {
+	for least > start && (m.records[least-1] == noRecord || m.gone[least-1]) {
 		least-- // nothing tells of a gap at the end
 	}
 	if start < m.start && end > 0 || start > max(m.start, m.asked) {
@@ -798,17 +795,22 @@ func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
 	if end < least {
 		w.tb.Fatalf("log %d ends at %d; %d are committed, %d were appended", i, end, m.committed, len(m.records))
 	}
-	if high, _ := l.HighWatermark(); high > min(m.high, end) || high < min(m.highKept, end) || exact && high != m.high {
+	// A high watermark below the start says no more than the start (progress.NewLeader), and an empty log that only has a start
+	// keeps none.
+	if high, _ := l.HighWatermark(); high > min(m.high, end) || max(high, start) < min(m.highKept, end) || exact && max(high, start) != max(m.high, start) {
 		w.tb.Fatalf("log %d, which ends at %d, has the high watermark %d, want %d to %d", i, end, high, m.highKept, m.high)
 	}
 	committed, _ := l.Committed()
 	w.compare(i, m, l, start, committed)
+	w.compareTransactions(i, m, l, start, end)
+	w.compareTails(i, m, l)
 	return end
 }
 
 // compare reads a log from start to end and compares each offset with the model.
 func (w *world) compare(i int, m *modelLog, l *Log, start, end record.Offset) {
 	from := start
+	w.seen = map[record.Offset]bool{}
 	maxBytes := 1 + w.rng.IntN(5000)
 	for from < end {
 		c, err := l.Read(from, end, maxBytes)
@@ -843,7 +845,7 @@ func (w *world) compare(i int, m *modelLog, l *Log, start, end record.Offset) {
 		}
 	}
 	for ; from < end; from++ {
-		if m.records[from] != noRecord {
+		if m.records[from] != noRecord && !m.gone[from] {
 			w.tb.Fatalf("log %d was read to %d of %d", i, from, end)
 		}
 	}
@@ -854,19 +856,48 @@ func (w *world) compareBatch(i int, m *modelLog, l *Log, b record.Batch, from re
 		w.tb.Fatalf("log %d has a batch up to %d, %d were appended", i, b.NextOffset(), len(m.records))
 	}
 	for ; from < b.BaseOffset(); from++ {
-		if m.records[from] != noRecord {
+		if m.records[from] != noRecord && !m.gone[from] {
 			w.tb.Fatalf("log %d lacks record %d at %d", i, m.records[from], from)
 		}
 	}
-	for k, v := range values(w.tb, []record.Batch{b}) {
-		o := b.BaseOffset() + record.Offset(k)
-		if m.records[o] != int64(v) {
-			w.tb.Fatalf("log %d has record %d at %d, want %d", i, v, o, m.records[o])
+	nums := w.numbersOf(b)
+	for o := b.BaseOffset(); o < b.NextOffset(); o++ {
+		v, ok := nums[o]
+		if !ok && (m.gone[o] || m.compacts && m.records[o] == noRecord) {
+			continue
+		}
+		w.seen[o] = true
+		if !ok || m.records[o] != v {
+			w.tb.Fatalf("log %d has record %d (%v) at %d, want %d", i, v, ok, o, m.records[o])
 		}
 		if start, _ := l.Start(); o >= start && (b.LeaderEpoch() != m.epochs[o] || l.EpochAt(o) != m.epochs[o]) {
 			w.tb.Fatalf("log %d has epoch %d (noted: %d) at %d, want %d", i, b.LeaderEpoch(), l.EpochAt(o), o, m.epochs[o])
 		}
 	}
+}
+
+// numbersOf are the numbers of a batch's records by offset, whose keys are compared.
+func (w *world) numbersOf(b record.Batch) map[record.Offset]int64 {
+	nums := map[record.Offset]int64{}
+	if b.Control() {
+		if b.Count() > 0 {
+			nums[b.BaseOffset()] = isMarker
+		}
+		return nums
+	}
+	var r record.Reader
+	defer r.Close()
+	for r.Reset(b, 0); r.Next(); {
+		num := int64(binary.BigEndian.Uint64(r.Record.Value))
+		nums[r.Record.Offset] = num
+		if want := w.keys[num]; string(r.Record.Key) != want {
+			w.tb.Fatalf("record %d has the key %q, want %q", num, r.Record.Key, want)
+		}
+	}
+	if err := r.Err(); err != nil {
+		w.tb.Fatal(err)
+	}
+	return nums
 }
 
 // recovered starts on what a crash left, checks it, and goes on from there.
@@ -891,6 +922,7 @@ func (w *world) recovered() {
 			m.lossy = m.lossy || m.committed > m.sure
 			m.committed = m.sure // a power cut may take records that were in the page cache only
 		}
+		m.cut.survive(w.ending)
 		if m.unopened = w.rng.IntN(4) == 0 || w.hidden[i] || w.s.waitingError(m.id) != nil; m.unopened {
 			continue // it is not opened in this run: the next one must manage, too
 		}
@@ -899,11 +931,18 @@ func (w *world) recovered() {
 			continue
 		}
 		end := w.check(i, m, w.s, false)
+		number, _ := w.logs[i].CutNumber()
 		w.mu.Lock()
+		if m.deleted != nil {
+			m.cutNumber, m.areTailsGone = number, true
+		}
 		if !w.s.isLeaving(m.id) {
 			m.deleted = nil
 		}
 		m.cutting = -1
+		if m.cut != nil {
+			m.cutting = m.cut.end
+		}
 		m.cutAt(end)
 		m.committed, m.asked = end, max(m.start, min(m.asked, end))
 		if !m.pageCache {
@@ -919,36 +958,17 @@ func (w *world) recovered() {
 			w.recreate(i, false) // the model cannot tell whether the log still knows the producer
 			continue
 		}
-		w.retry(i, m)
+		if m.cut != nil {
+			if w.rng.IntN(3) == 0 {
+				w.replaceCut(i)
+			}
+			w.makeCut(i)
+		}
+		if w.model[i] == m {
+			w.retry(i, m)
+		}
 	}
 	w.mu.Lock()
 	w.before = w.cloneModel()
 	w.mu.Unlock()
-}
-
-// retry sends the producer's last batches again: they must be known.
-func (w *world) retry(i int, m *modelLog) {
-	for _, x := range m.remembered() {
-		if x.base < m.start {
-			continue // it may have been forgotten with its records
-		}
-		it := appendOne(w.tb, w.logs[i], append(record.Batch(nil), x.b...))
-		if it.Err != nil || !it.Dup || it.Base != x.base {
-			w.tb.Fatalf("log %d: a retry of the batch at %d got %d, dup %v, err %v", i, x.base, it.Base, it.Dup, it.Err)
-		}
-	}
-}
-
-// sampled is how many of a test's n seeds are run: all of them by CI=true, a part of them by who
-// waits for the tests.
-func sampled(n int) uint64 {
-	switch {
-	case testing.Short():
-		n /= 30
-	case raceDetector:
-		n /= 10
-	case os.Getenv("CI") != "true":
-		n /= 3
-	}
-	return uint64(max(n, 1))
 }

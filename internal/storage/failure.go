@@ -22,11 +22,18 @@ var (
 	ErrOutOfOrderSequence = producer.ErrOutOfOrderSequence
 	// ErrProducerFenced is returned for a batch with an older producer epoch than one seen before.
 	ErrProducerFenced = producer.ErrFenced
+	// ErrCoordinatorFenced is returned for a marker of an older transaction coordinator than one seen before.
+	ErrCoordinatorFenced = producer.ErrCoordinatorFenced
+	// ErrTransactionState is returned for a batch that is not part of its producer's open
+	// transaction, and which no Claim says to be verified.
+	ErrTransactionState = producer.ErrTransactionState
 	// ErrDiskFull is returned for an append that would use the reserved space; nothing was stored.
 	ErrDiskFull = space.ErrFull
 	// ErrBusy is returned if the system is short of something for a moment, such as file
 	// descriptors or memory. Nothing was stored, and the same call may succeed later.
 	ErrBusy = errors.New("the system is short of files or memory")
+	// ErrUnprepared is an ErrBusy for batches of transactions, until a checkpoint that is under way says that the store has some.
+	ErrUnprepared = fmt.Errorf("%w: a checkpoint must note first that the data directory has transactions; try again", ErrBusy)
 	// ErrFaulted is returned by a log that is read-only because its files are damaged, or a write
 	// or a sync failed. It stays so until the cause is mended and the node is restarted.
 	ErrFaulted = errors.New("log is read-only after a fault")

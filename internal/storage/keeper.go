@@ -35,6 +35,12 @@ const (
 	pointsName     = "points"
 )
 
+// admissions are of what older versions cannot read: a checkpoint that says so comes first.
+type admissions struct {
+	txns admission
+	cuts admission
+}
+
 // keeper is the store's background goroutine: checkpoints, retention, removal of files.
 type keeper struct {
 	s    *Store
@@ -42,6 +48,7 @@ type keeper struct {
 
 	bytes  atomic.Int64 // appended since the last checkpoint
 	urgent atomic.Bool  // a checkpoint is wanted now
+	admissions
 
 	mu        sync.Mutex
 	listed    []*Log          // guarded by mu: logs that the next checkpoint looks at
@@ -87,6 +94,7 @@ type leavingLog struct {
 	// keepsPoint says that its point is to be forgotten as soon as its directories are renamed
 	// durably, and not before: until then a power cut may bring them back.
 	keepsPoint bool
+	hasTails   bool   // its tails could not be discarded yet
 	round      uint64 // the journal has bytes of the log only in rounds before this one; 0: it is not known yet
 	after      int    // checkpoints that must be saved first, so that neither file has the log's point, as keeper.saves counts them
 }
@@ -128,6 +136,7 @@ func (k *keeper) init(s *Store) {
 	k.run.taken = make(chan struct{}, 1)
 	k.s = s
 	k.wake = make(chan struct{}, 1)
+	k.txns.saved, k.cuts.saved = make(chan struct{}), make(chan struct{})
 	k.disk = &checkpoint.Disk{FS: s.fs, Dir: s.cfg.Dir, Log: s.log, Sync: s.syncs.syncFile, SyncDir: s.syncs.syncDir, IsFull: isFull}
 	k.checkpoint = checkpoint.NewPair(k.disk, checkpointName)
 	k.base = checkpoint.NewPair(k.disk, pointsName)
@@ -161,6 +170,7 @@ func (k *keeper) listLog(l *Log) {
 
 // countWritten counts appended bytes. wantsSync says that a log wants to be synced now.
 func (k *keeper) countWritten(n int64, wantsSync bool) {
+	k.s.cleaner.appended.Add(n)
 	if k.bytes.Add(n) >= CheckpointBytes || wantsSync {
 		k.checkpointSoon()
 	}
@@ -276,7 +286,7 @@ func (k *keeper) doDueWork() time.Duration {
 	}
 	k.s.producers.boundIfDue(now, retain)
 	if strays {
-		k.s.removeOldStrays(now)
+		removeOldStrays(k.s, now)
 	}
 	if k.urgent.Swap(false) || due {
 		k.checkpointNow()
@@ -392,10 +402,17 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	}
 	k.removeSuperfluous()
 	for _, l := range logs {
-		l.removeOldSnapshots()
+		removeOldSnapshots(l)
 	}
-	if last == nil {
-		s.commit.shrinkImages()
+	if last != nil {
+		return nil
+	}
+	s.commit.shrinkImages()
+	for _, l := range logs {
+		endCaching(l)
+	}
+	if err := s.cfg.Run.Flush(); err != nil {
+		return fmt.Errorf("noting that topics are durable: %w", err)
 	}
 	return nil
 }
@@ -500,7 +517,7 @@ func (k *keeper) handleFailure(l *Log, err error) {
 // the points file first.
 func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 	s := k.s
-	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load()}
+	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load(), Transactional: k.txns.wanted.Load(), Cut: k.cuts.wanted.Load()}
 	points, many := s.points.Changed()
 	if many {
 		all := sheet
@@ -516,6 +533,7 @@ func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 		return fmt.Errorf("writing the checkpoint file: %w", err)
 	}
 	s.remembered.Store(sheet.Metadata)
+	noteSaved(k, &sheet)
 	// Recovery begins with the file before this one if this one rots, so only rounds before the
 	// mark of that file may be recycled.
 	s.journal.Recycle(min(k.previous.Round, at.Round))
@@ -547,7 +565,10 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 	}
 	err := k.checkpointLocked(opened)
 	if err == nil { // the points file gets all points
-		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All()}
+		all := checkpoint.Sheet{
+			Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All(),
+			Transactional: k.txns.wanted.Load(), Cut: k.cuts.wanted.Load(),
+		}
 		if err = k.base.Save(&all); err == nil {
 			k.s.points.NoteWritten(all.Points)
 			err = k.saveCheckpoint(k.previous)

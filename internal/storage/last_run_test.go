@@ -182,6 +182,74 @@ func TestLostTopicsAreNoted(t *testing.T) {
 	}
 }
 
+// TestTopicIsDurableAgain proves that a topic which was page-cached for a while does not count as unsynced any more when all of its
+// logs are durable, by an append or without one, and that none of them loses a committed record by a power cut from then on. It counts
+// again as soon as one of them is page-cached again.
+func TestTopicIsDurableAgain(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := notedStore(t, cfg)
+	if err := s.cfg.Run.Begin(3); err != nil {
+		t.Fatal(err)
+	}
+	cached := testOptions()
+	cached.FlushMessages = 1 << 40
+	log := func(s *Store, topic byte, partition int32) *Log {
+		return s.Log(LogID{Topic: [16]byte{topic}, Partition: partition}, "topic"+string(rune('a'+topic)), cached, func(*Log) {})
+	}
+	logs := []*Log{log(s, 1, 0), log(s, 1, 1), log(s, 2, 0), log(s, 3, 0)}
+	for _, l := range logs {
+		mustAppend(t, l, batch(t, 0, 1, 10))
+	}
+	check := func(when string, want ...byte) {
+		t.Helper()
+		s.keeper.checkpointNow()
+		for _, told := range []struct {
+			by  string
+			mem *vfs.Mem
+		}{{"kill", mem.KillClone(nil)}, {"power cut", mem.Crash(rand.New(rand.NewPCG(1, 1)))}} {
+			cfg := testConfig(told.mem, "data")
+			cfg.BootID = "another boot"
+			after := notedStore(t, cfg)
+			var got []byte
+			for _, topic := range after.cfg.Run.Last().Unsynced {
+				got = append(got, topic[0])
+			}
+			if !slices.Equal(got, want) || after.cfg.Run.Last().Epoch != 3 {
+				t.Errorf("%s, %s: %v count as unsynced, want %v", when, told.by, got, want)
+			}
+			for _, l := range logs {
+				before, err := l.Committed()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if end, err := log(after, l.id.Topic[0], l.id.Partition).End(); err != nil || end < before && !slices.Contains(got, l.id.Topic[0]) {
+					t.Errorf("%s, %s: %s ends at %d after %d were committed, %v", when, told.by, l.name, end, before, err)
+				}
+			}
+		}
+	}
+	check("all are page-cached", 1, 2, 3)
+	logs[0].Configure(testOptions())
+	mustAppend(t, logs[0], batch(t, 1, 1, 10))
+	s.Commit()
+	check("the first one of two is durable", 1, 2, 3)
+	logs[1].Configure(testOptions())
+	check("the second one is durable without an append", 2, 3)
+	mustAppend(t, logs[1], batch(t, 1, 1, 10))
+	s.Commit()
+	s.Delete(logs[3].id)
+	logs = logs[:3]
+	check("one is deleted", 2)
+	logs[1].Configure(*cached.withDefaults())
+	mustAppend(t, logs[1], batch(t, 2, 1, 10))
+	check("one is page-cached again", 2, 1)
+	logs[1].Configure(testOptions())
+	logs[1].Configure(*cached.withDefaults())
+	mustAppend(t, logs[1], batch(t, 3, 1, 10))
+	check("it is page-cached, after it was to be durable for a moment", 2, 1)
+}
+
 // TestRefusedNoteRefusesRecords proves that no record is committed to a page-cached log as long as
 // the directory has no note of it, and that the note is written at the next append.
 func TestRefusedNoteRefusesRecords(t *testing.T) {

@@ -8,9 +8,11 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/compact"
 	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // Options are one log's settings, from its topic's configs.
@@ -31,6 +33,16 @@ type Options struct {
 	// watermark is removed, even where that was never set.
 	Replicated         bool
 	ProducerExpiration time.Duration
+
+	Compact    bool // cleanup.policy has compact
+	Compaction Compaction
+}
+
+// Compaction are the settings of a compacted log.
+type Compaction struct {
+	MinLag, MaxLag  time.Duration // min.compaction.lag.ms and max.compaction.lag.ms
+	DirtyRatio      float64       // min.cleanable.dirty.ratio
+	DeleteRetention time.Duration // delete.retention.ms
 }
 
 // mode says when an append to a log is committed. switchMode changes a log's mode.
@@ -130,6 +142,9 @@ type Log struct {
 	snapshots snapshots          // guarded by pub
 	due       due                // guarded by pub
 	entered   entered            // guarded by pub
+	cuts      cuts
+	txns      transactions
+	compacted compacted
 }
 
 // Position is a position in a log's files, and the offset there. A log's end is one Position, which
@@ -165,7 +180,9 @@ func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *
 	l := &Log{health: health{log: s.log, name: name, count: &s.faults.count}, s: s, id: id, dir: segment.NewDir(s.pathOf(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
 	l.oldest = segment.TimeUnknown
+	l.txns.first.Store(int64(transaction.None))
 	l.snapshots = snapshots{newest: -1, truthTo: -1}
+	l.compacted.l, l.compacted.upTo = l, compact.NoRound
 	return l
 }
 
@@ -175,8 +192,37 @@ func (l *Log) ID() LogID { return l.id }
 func (l *Log) options() *Options { return l.opts.Load() }
 
 // Configure changes the settings. It opens no file and waits for nothing: the next append
-// changes the mode if the settings ask for another one (switchMode).
-func (l *Log) Configure(o Options) { l.opts.Store(o.withDefaults()) }
+// changes the mode if the settings ask for another one (switchMode), or a checkpoint does (endCaching).
+func (l *Log) Configure(o Options) {
+	old := l.opts.Swap(o.withDefaults())
+	if old.mode() == pageCached && o.mode() == durable && l.isOpen() {
+		l.pub.Lock()
+		l.listLocked()
+		l.pub.Unlock()
+	}
+}
+
+// endCaching makes a log durable whose settings ask for that, and of which the directory notes that it was page-cached: it may have no
+// append for long. The log is tried again at the next checkpoint if that fails.
+func endCaching(l *Log) {
+	if l.options().mode() != durable || !l.s.cfg.Run.IsCached(l.id.Topic, l.id.Partition) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isOpen() || l.isFaulted() || l.options().mode() != durable {
+		return
+	}
+	err := l.prepareWriterLocked()
+	if err == nil {
+		err = l.writer.switchMode(durable)
+	}
+	if err != nil && !l.isFaulted() {
+		l.pub.Lock()
+		l.listLocked()
+		l.pub.Unlock()
+	}
+}
 
 // moveCommittedLocked moves the committed end forward. pub is held.
 func (l *Log) moveCommittedLocked(o record.Offset) bool {
@@ -345,6 +391,7 @@ func (l *Log) endUse(to logState) (wasOpen bool) {
 	if to == logDeleted {
 		dropWriterLocked(l)
 		l.dir.Leave()
+		l.s.cfg.Run.ForgetCached(l.id.Topic, l.id.Partition)
 	}
 	return wasOpen
 }
@@ -354,4 +401,17 @@ func (l *Log) hasSegment(g *segment.Segment) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	return slices.Contains(l.segs, g)
+}
+
+// hasWholeSegment tells whether a segment is still part of the log, and no truncation is cutting it: then its file
+// has all batches that the segment says it has, or is damaged.
+func hasWholeSegment(l *Log, g *segment.Segment) bool {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return slices.Contains(l.segs, g) && !isCuttingLocked(l, g)
+}
+
+// isCuttingLocked tells whether a truncation is cutting a segment of the log. pub is held.
+func isCuttingLocked(l *Log, g *segment.Segment) bool {
+	return l.cuts.from != nil && g.Base() >= l.cuts.from.Base()
 }

@@ -262,7 +262,7 @@ func TestUnknownTopicsAreKept(t *testing.T) {
 	if left := find("topic-1"); len(left) > 0 && !strings.HasSuffix(left[0], "-delete") {
 		t.Errorf("the deleted topic: %v", left)
 	}
-	s.removeOldStrays(time.Now().Add(59 * time.Minute))
+	removeOldStrays(s, time.Now().Add(59*time.Minute))
 	s.keeper.removeDue(time.Now().Add(time.Minute))
 	if len(find("-stray")) != 1 {
 		t.Error("it was removed before its time")
@@ -273,7 +273,7 @@ func TestUnknownTopicsAreKept(t *testing.T) {
 	unset := cfg
 	unset.StrayRetention = 0
 	s = quietStore(t, unset)
-	s.removeOldStrays(time.Now().Add(1000 * 24 * time.Hour))
+	removeOldStrays(s, time.Now().Add(1000*24*time.Hour))
 	s.keeper.removeDue(time.Now().Add(1000 * 24 * time.Hour))
 	if len(find("-stray")) != 1 {
 		t.Error("it was removed, though nobody said that it may be")
@@ -282,7 +282,7 @@ func TestUnknownTopicsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = quietStore(t, cfg)
-	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	removeOldStrays(s, time.Now().Add(2*time.Hour))
 	s.keeper.removeDue(time.Now().Add(time.Minute))
 	if left := find("-stray"); len(left) > 0 {
 		t.Errorf("%v stays for ever", left)

@@ -91,7 +91,7 @@ func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 	if err != nil {
 		return err
 	}
-	all := checkpoint.Sheet{Journal: hot.Journal, At: hot.At, Metadata: hot.Metadata, Points: s.points.All()}
+	all := checkpoint.Sheet{Journal: hot.Journal, At: hot.At, Metadata: hot.Metadata, Points: s.points.All(), Transactional: hot.Transactional}
 	if err := s.keeper.base.Save(&all); isFull(err) {
 		return nil // it is written at the stop, or when many points have changed
 	} else if err != nil {

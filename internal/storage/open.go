@@ -14,6 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/transaction"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -32,7 +33,10 @@ func (l *Log) openLocked() error {
 	if f := s.faults.get(l.id); f != nil {
 		l.setFault(f)
 	}
-	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
+	o := &opening{l: l, point: point, now: time.Now().UnixMilli(), firstTxn: transaction.None}
+	if point.Vouched && point.Transactional {
+		o.firstTxn = point.TransactionsFrom
+	}
 	if s.isLeaving(l.id) { // the directory and the point, if there are any, still belong to the deleted log
 		o.point = checkpoint.UnknownPoint()
 		o.finishEmpty()
@@ -63,7 +67,13 @@ func (l *Log) openLocked() error {
 		o.finishEmpty()
 		return nil
 	}
+	if infos, err = o.finishSwaps(infos); err != nil {
+		return nameError(err)
+	}
 	o.attachFiles(infos)
+	if err := o.readCutNumber(); err != nil {
+		return nameError(err)
+	}
 	if err := o.settleCuts(); err != nil {
 		return nameError(err)
 	}
@@ -141,10 +151,15 @@ type opening struct {
 	epochs    epoch.List
 	walked    epoch.List // the epochs of the batches that were walked
 	snapshots []record.Offset
-	stable    Position // up to where the last checkpoint vouched for the log
+	aborts    []record.Offset // of segments, or of none: files of aborted transactions
+	firstTxn  record.Offset   // no batch below it is of a transaction; transaction.None: no batch is
+	stable    Position        // up to where the last checkpoint vouched for the log
 	hasGaps   bool
+	lastGap   gap  // in the segment that is being walked
 	wasCut    bool // files were cut or removed
 	isMarked  bool // segment.CutMark is in the directory
+
+	hasCutNumber bool // cutNumberFile is in the directory
 }
 
 // markCuts puts the mark into the directory before anything is cut or removed, so that the next
@@ -158,7 +173,7 @@ func (o *opening) markCuts() error {
 	return err
 }
 
-// settleCuts makes durable what an earlier opening, or an append that failed, cut or removed, since
+// settleCuts makes durable what an earlier opening, or an append that failed, cut or removed, and the number of a cut, since
 // that run may have ended before it did so. Without it, a power cut could bring those bytes back
 // behind bytes that are appended next.
 func (o *opening) settleCuts() error {
@@ -173,7 +188,7 @@ func (o *opening) settleCuts() error {
 			return o.judgeCut(err)
 		}
 	}
-	return o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path()))
+	return o.judgeCut(o.l.s.syncLogDir(o.l.name, o.hasCutNumber)) // a log that was cut may have its directory since then
 }
 
 // judgeCut deals with a cut that could not be made durable. If a sync failed the log is read-only,
@@ -196,6 +211,24 @@ func (o *opening) unmarkCuts() {
 	}
 }
 
+// finishSwaps finishes the compaction that an earlier run has decided, before anything else looks at the
+// segments. It returns the directory's entries.
+func (o *opening) finishSwaps(infos []vfs.Info) ([]vfs.Info, error) {
+	l := o.l
+	changed, err := segment.FinishSwaps(l.s.fs, l.dir, infos, func() error { return l.s.syncs.syncDir(l.dir.Path()) })
+	if errors.Is(err, errSync) { // without the files that have no names yet the log would seem to lack records
+		l.taint(err)
+		return nil, l.Fault()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !changed {
+		return infos, nil
+	}
+	return l.s.fs.ReadDir(l.dir.Path())
+}
+
 // removeLeftover removes a file that an earlier run has not finished. If it stays, its next writer makes it
 // empty.
 func (o *opening) removeLeftover(name string) {
@@ -212,9 +245,14 @@ func (o *opening) attachFile(i vfs.Info) {
 	if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
 		o.snapshots = append(o.snapshots, at)
 	}
+	if base, ok := segment.ParseFileName(i.Name, segment.TxnSuffix); ok {
+		o.aborts = append(o.aborts, base)
+	}
 	switch {
 	case i.Name == segment.CutMark:
 		o.isMarked = true
+	case i.Name == cutNumberFile:
+		o.hasCutNumber = true
 	case strings.HasSuffix(i.Name, segment.DeletedSuffix):
 		l.s.keeper.removeLater(l.dir.Path(i.Name), 0)
 	case strings.HasSuffix(i.Name, ".tmp"):
@@ -335,9 +373,22 @@ func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err e
 		return false, err
 	}
 	defer closeWalk()
+	o.lastGap = gap{pos: -1}
 	next, err = o.walkBatches(w, next)
 	end := w.Pos()
 	o.next = next
+	isOdd := errors.Is(err, segment.ErrTorn) || err == nil && i+1 < len(o.segs) && o.segs[i+1].Base() != next
+	// Of a page-cached log a power cut may leave any pages, also of batches that a truncation had removed.
+	if isOdd && l.options().mode() == durable {
+		changed, failed := findChangedOffset(o.segs, i, gap{end, next}, o.lastGap)
+		if failed != nil {
+			return false, failed
+		}
+		if changed.pos >= 0 {
+			o.reportChangedOffset(i, changed, synced, named)
+			return false, nil
+		}
+	}
 	if l.s.syncs.distrust && (err == nil || errors.Is(err, segment.ErrTorn)) && !l.isFaulted() {
 		if err := g.Rewrite(pos, end); err != nil {
 			return false, err
@@ -363,9 +414,17 @@ func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err e
 	return false, o.judgeCut(l.s.truncateFile(g.Path(segment.LogSuffix), end)) // the bytes must not come back behind those that are appended next
 }
 
+// reportChangedOffset makes the log read-only, and has it end before a batch. Nothing is cut, since what is behind it was acknowledged.
+func (o *opening) reportChangedOffset(i int, at gap, synced int64, named bool) {
+	_ = o.l.reportDamage(o.segs[i], fmt.Errorf("%w at byte %d: it does not begin with offset %d, though what is behind it does as if it did", segment.ErrTorn, at.pos, at.expected))
+	o.next, o.walked = at.expected, o.walked.Cut(at.expected)
+	o.segs[i].SetRecovered(at.pos, at.expected, min(synced, at.pos), named)
+}
+
 // walkBatches walks on from next and returns the offset after the last good batch.
 func (o *opening) walkBatches(w *segment.Walker, next record.Offset) (record.Offset, error) {
 	for {
+		pos := w.Pos()
 		b, err := w.Next()
 		if errors.Is(err, io.EOF) {
 			return next, nil
@@ -376,7 +435,12 @@ func (o *opening) walkBatches(w *segment.Walker, next record.Offset) (record.Off
 		if o.walked.Last() < b.LeaderEpoch() {
 			o.walked = append(o.walked, epoch.Start{Epoch: b.LeaderEpoch(), Offset: b.BaseOffset()})
 		}
-		o.hasGaps = o.hasGaps || b.BaseOffset() != next
+		if b.Transactional() {
+			o.firstTxn = minTxn(o.firstTxn, b.BaseOffset())
+		}
+		if b.BaseOffset() != next {
+			o.hasGaps, o.lastGap = true, gap{pos, next}
+		}
 		next = b.NextOffset()
 	}
 }
@@ -511,7 +575,7 @@ func (o *opening) finishOpening() error {
 	l.due.epochs = len(o.walked) > 0
 	l.pub.Unlock()
 	if l.options().mode() == pageCached && !o.isClean() {
-		if err := l.s.cfg.Run.NoteCached(l.id.Topic); err != nil {
+		if err := l.s.cfg.Run.NoteCached(l.id.Topic, l.id.Partition); err != nil {
 			return err
 		}
 	}
@@ -525,6 +589,9 @@ func (o *opening) finishOpening() error {
 	if err := o.dropSnapshots(); err != nil {
 		return err
 	}
+	if err := o.dropAborts(); err != nil {
+		return err
+	}
 	o.unmarkCuts()
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -532,6 +599,7 @@ func (o *opening) finishOpening() error {
 	l.sureStart.Store(int64(o.point.Start))
 	l.commitTo.Store(int64(o.next))
 	l.highWatermark.Store(int64(min(o.point.HighWatermark, o.next)))
+	l.txns.first.Store(int64(o.firstTxn))
 	if !o.isClean() || len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not delete the segments below the start
 		l.listLocked()
 	}
@@ -580,6 +648,45 @@ func (o *opening) dropSnapshots() error {
 	return o.judgeCut(l.s.syncs.syncDir(l.dir.Path()))
 }
 
+// dropAborts removes files of aborted transactions that say more than the log has, before other
+// records take the offsets behind its end. The last checkpoint vouches for the segments below its
+// place: nothing was cut there.
+func (o *opening) dropAborts() error {
+	l, lost := o.l, false
+	if l.isFaulted() {
+		return nil
+	}
+	for _, base := range o.aborts {
+		i := slices.IndexFunc(o.segs, func(g *segment.Segment) bool { return g.Base() == base })
+		if i >= 0 && (base < o.point.Base || !hasMoreAborts(o.segs[i])) {
+			continue
+		}
+		if err := o.markCuts(); err != nil {
+			return err
+		}
+		remove := func() error { return l.s.fs.Remove(l.dir.Path(segment.FileName(base, segment.TxnSuffix))) }
+		if i >= 0 {
+			remove = func() error { return segment.RemoveAborts(o.segs[i]) }
+		}
+		if err := remove(); err != nil {
+			return err
+		}
+		lost = true
+	}
+	if !lost {
+		return nil
+	}
+	return o.judgeCut(l.s.syncs.syncDir(l.dir.Path()))
+}
+
+// hasMoreAborts tells whether a segment's file of aborted transactions says more than the segment
+// has, or cannot be read.
+func hasMoreAborts(g *segment.Segment) bool {
+	_, next := g.End()
+	_, s, err := segment.FindAborts(g, next, next, 0)
+	return err != nil || s.UpTo > next
+}
+
 // isClean tells whether the last checkpoint still describes the log.
 func (o *opening) isClean() bool {
 	if len(o.segs) == 0 {
@@ -602,127 +709,17 @@ func (l *Log) prepareWriterLocked() error {
 	if logState(l.state.Load()) == logDeleted { // nobody would drop the writer
 		return ErrClosed
 	}
-	w := &writer{l: l, next: l.end.Next, producers: producer.New(l.s.cfg.Producers)}
-	if err := loadProducers(l, &w.producers); err != nil {
+	w := &writer{l: l, next: l.end.Next, producers: producer.New(l.s.cfg.Producers), firstTxn: transaction.None}
+	view, err := loadProducers(l, &w.producers)
+	if err != nil {
 		w.producers.Release()
 		return err
 	}
+	l.pub.Lock()
+	if !l.txns.isLoaded { // else it is as it was before the log was truncated, or more exact
+		l.txns.view, l.txns.isLoaded = view, true
+	}
+	l.pub.Unlock()
 	l.writer = w
 	return nil
-}
-
-// loadProducers builds the state of the producers from the newest snapshot that can be read and the
-// batches after it.
-func loadProducers(l *Log, ps *producer.State) error {
-	now := time.Now().UnixMilli()
-	from, isDamaged, err := readSnapshot(l, ps, now)
-	if err != nil {
-		return err
-	}
-	if err := applySegments(l, ps, from, now); err != nil {
-		return err
-	}
-	if isDamaged {
-		replaceSnapshot(l, ps, from)
-	}
-	if ps.Evict() { // it makes final what was applied
-		l.s.producers.boundSoon()
-	}
-	return nil
-}
-
-// readSnapshot reads the newest producer snapshot that can be read, and returns the offset up to which
-// it is the truth. isDamaged tells that a newer one cannot be read. An older one has the producers whose
-// batches are not in the log any more, since the newer one was written before their segments went.
-func readSnapshot(l *Log, ps *producer.State, now int64) (from record.Offset, isDamaged bool, err error) {
-	if l.opened.Snapshot < 0 {
-		return max(l.opened.ProducersAt, 0), false, nil // without a snapshot there were no producers before this offset
-	}
-	l.pub.Lock()
-	older := slices.DeleteFunc(slices.Clone(l.snapshots.older), func(at record.Offset) bool { return at >= l.opened.Snapshot })
-	l.pub.Unlock()
-	from = max(l.opened.ProducersAt, l.opened.Snapshot)
-	for at := l.opened.Snapshot; ; from = at {
-		err := readProducers(l.s.fs, l.dir.Path(segment.FileName(at, snapshotSuffix)), ps, now)
-		if err == nil {
-			return from, isDamaged, nil
-		}
-		if classify(err) == transient {
-			return 0, false, nameError(err)
-		}
-		l.s.log.Warn("a producer snapshot is damaged or missing; an older one is read instead, and the log behind it", "log", l.name, "offset", int64(at), "err", err)
-		isDamaged = true
-		if len(older) == 0 {
-			return 0, true, nil
-		}
-		at, older = older[len(older)-1], older[:len(older)-1]
-	}
-}
-
-// replaceSnapshot has a new producer snapshot written, since the newest one is damaged. Until then an
-// older one, and the log from an offset on, are the truth.
-func replaceSnapshot(l *Log, ps *producer.State, truthTo record.Offset) {
-	ps.SetChanged(true)
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	l.snapshots.truthTo = truthTo
-	l.due.snapshot = true
-	l.listLocked()
-}
-
-// applySegments applies the batches of a log from an offset on.
-func applySegments(l *Log, ps *producer.State, from record.Offset, now int64) error {
-	changed := false
-	for _, g := range l.segments() {
-		size, next := g.End()
-		if next <= from || size == 0 {
-			continue
-		}
-		found, err := applyBatches(ps, g, from, now)
-		changed = changed || found
-		switch {
-		case err == nil:
-		case next <= record.Offset(l.start.Load()) && errors.Is(err, segment.ErrTorn):
-			// The segment was deleted, and a crash brought back a part of it.
-		default:
-			return l.explainError(g, err)
-		}
-	}
-	ps.SetChanged(changed)
-	return nil
-}
-
-// applyBatches applies the batches of a segment from an offset on. found tells whether a producer
-// wrote any of them.
-func applyBatches(ps *producer.State, g *segment.Segment, from record.Offset, now int64) (found bool, err error) {
-	pos, least := int64(0), g.Base()
-	if from > g.Base() {
-		at, err := g.Locate(from)
-		if errors.Is(err, io.EOF) {
-			return false, nil // a gap at the segment's end
-		}
-		if err != nil {
-			return false, err
-		}
-		pos, least = at.Pos, at.Base
-	}
-	w, closeWalk, err := g.Walk(pos, least, false)
-	if err != nil {
-		return false, err
-	}
-	defer closeWalk()
-	for {
-		b, err := w.Next()
-		if errors.Is(err, io.EOF) {
-			return found, nil
-		}
-		if err != nil {
-			return found, err
-		}
-		if b.ProducerID() >= 0 && b.BaseOffset() >= from {
-			ps.Apply(b, now)
-			ps.Evict()
-			found = true
-		}
-	}
 }

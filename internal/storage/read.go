@@ -60,8 +60,11 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 // explainError makes an error of a segment one that callers can act on. A batch that has changed
 // makes the log read-only.
 func (l *Log) explainError(g *segment.Segment, err error) error {
-	if errors.Is(err, segment.ErrTorn) && l.hasSegment(g) {
+	if errors.Is(err, segment.ErrTorn) && hasWholeSegment(l, g) {
 		return l.reportDamage(g, err)
+	}
+	if errors.Is(err, segment.ErrReplaced) {
+		return err // the caller looks for the segments again
 	}
 	err = nameError(err)
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, budget.ErrTooLarge) {
@@ -98,13 +101,19 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	}
 	work := segment.Work{Ctx: ctx, Budget: l.s.cfg.Work}
 	latest := record.NoTimestamp
-	for _, g := range l.segmentsFromStart() {
+	segs := l.segmentsFromStart()
+	for _, g := range segs {
 		ms, err := maxTimeOf(l, g)
+		if errors.Is(err, segment.ErrReplaced) {
+			return l.MaxTime(ctx) // with the segment that has its place
+		}
 		if err != nil {
 			return Stamp{}, false, err
 		}
 		if start := record.Offset(l.start.Load()); ms > latest && g.Base() < start {
-			if ms, err = g.MaxTimeFrom(work, start, ms); err != nil {
+			if ms, err = g.MaxTimeFrom(work, start, ms); errors.Is(err, segment.ErrReplaced) {
+				return l.MaxTime(ctx)
+			} else if err != nil {
 				return Stamp{}, false, l.explainError(g, err)
 			}
 		}
@@ -113,7 +122,11 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	if latest < 0 {
 		return Stamp{}, false, nil
 	}
-	return findTime(l, work, latest)
+	at, ok, err = findTime(l, work, latest)
+	if err == nil && !ok && !hasSegments(l, segs) { // the record was removed meanwhile
+		return l.MaxTime(ctx)
+	}
+	return at, ok, err
 }
 
 // findTime is FindTime for a log that is open. It looks at the segments with such a record in their
@@ -121,14 +134,16 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 func findTime(l *Log, work segment.Work, ms int64) (at Stamp, ok bool, err error) {
 	for _, g := range l.segmentsFromStart() {
 		latest, err := maxTimeOf(l, g)
-		if err != nil {
-			return Stamp{}, false, err
-		}
-		if latest < ms {
+		if err == nil && latest < ms {
 			continue
 		}
-		start := record.Offset(l.start.Load())
-		at, ok, err = g.FindTime(work, ms, start)
+		if err == nil {
+			start := record.Offset(l.start.Load())
+			at, ok, err = g.FindTime(work, ms, start)
+		}
+		if errors.Is(err, segment.ErrReplaced) {
+			return findTime(l, work, ms) // with the segment that has its place
+		}
 		if err != nil {
 			return Stamp{}, false, l.explainError(g, err)
 		}

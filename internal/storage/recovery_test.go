@@ -40,7 +40,7 @@ func atEveryCall(t *testing.T, world func() *world, do func(w *world)) {
 		for n := 1; ; n++ {
 			w := world()
 			w.rng = rand.New(rand.NewPCG(uint64(n), uint64(end)))
-			w.crashIn, w.ending, w.before = n, end, w.cloneModel()
+			w.crashIn, w.ending = n, end
 			do(w)
 			done := w.fallen == nil
 			if done {

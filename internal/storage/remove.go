@@ -9,7 +9,7 @@ import (
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
-// Delete forgets a log and frees its space in the background. When Delete returns, the log's
+// Delete forgets a log with its tails, and frees their space in the background. When Delete returns, the log's
 // directory does not have its name any more, so that a log of the same name can be made. A log of
 // the same identity begins empty. It refuses records with ErrBusy until nothing of the deleted log
 // is left.
@@ -19,7 +19,12 @@ import (
 //
 // A log is leaving as long as a recovery may read its point, or rounds of the journal that have its
 // bytes. All that time the renamed directory tells recovery that those bytes do not count.
-func (s *Store) Delete(id LogID) {
+func (s *Store) Delete(id LogID) { deleteLog(s, id, false) }
+
+// DeleteRecords is Delete, but the tails of the log stay: they are those of the log of the same identity that takes its place.
+func (s *Store) DeleteRecords(id LogID) { deleteLog(s, id, true) }
+
+func deleteLog(s *Store, id LogID, keepsTails bool) {
 	s.mu.Lock()
 	l := s.logs[id]
 	delete(s.logs, id)
@@ -28,6 +33,9 @@ func (s *Store) Delete(id LogID) {
 	}
 	s.mu.Unlock()
 	if l == nil {
+		if !keepsTails {
+			discardTails(s, id)
+		}
 		forgetLog(s, id)
 		return
 	}
@@ -38,7 +46,7 @@ func (s *Store) Delete(id LogID) {
 	for _, g := range append(s.keeper.takeDropped(l), l.segments()...) {
 		g.CloseFile() // the space of an open file is not freed
 	}
-	discardLog(s, id, l.name)
+	discardLog(s, id, l.name, keepsTails)
 }
 
 // beginLeaving counts a log as leaving that the metadata do not know, so that nobody takes its
@@ -54,9 +62,10 @@ func beginLeaving(s *Store, id LogID) bool {
 }
 
 // discardLog deals with all that is left of a deleted log: what the store knows of it, the bytes
-// that the journal has of it, and its directories. dir is the usual name of its directory. The
-// caller has counted the log as leaving.
-func discardLog(s *Store, id LogID, dir string) {
+// that the journal has of it, its directories, and its tails unless they are to stay. dir is the usual name of its directory. The
+// caller has counted the log as leaving, so that the next log of the identity has nothing before that is done, durably.
+func discardLog(s *Store, id LogID, dir string, keepsTails bool) {
+	hasTails := !keepsTails && !discardTails(s, id)
 	// The note keeps recovery from restoring the bytes that the journal has of the log.
 	s.commit.addNote(journal.Part{Kind: journal.Delete, ID: id, Dir: dir})
 	unlock := s.dirs.lockName(dir) // a recovery that waited for room writes the log's records, or notes a fault of it, under this lock
@@ -66,7 +75,7 @@ func discardLog(s *Store, id LogID, dir string) {
 	if err != nil {
 		s.log.Error("a deleted topic's directory could not be moved away; it is tried again", "dir", dir, "err", err)
 	}
-	s.keeper.addLeaving(leavingLog{id: id, dir: dir})
+	s.keeper.addLeaving(leavingLog{id: id, dir: dir, hasTails: hasTails})
 }
 
 // forgetLog forgets all that the store knows of a deleted log.
@@ -196,7 +205,7 @@ func (k *keeper) forgetLeaving() {
 			k.mu.Unlock()
 			continue
 		}
-		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil { // the first try failed, or a power cut has undone it
+		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil || d.hasTails && !discardTails(k.s, d.id) { // the first try failed, or a power cut has undone it
 			k.addLeaving(d)
 			continue
 		}

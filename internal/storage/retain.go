@@ -134,7 +134,7 @@ func (l *Log) moveStart(o record.Offset) error {
 	if err := l.Fault(); err != nil {
 		return err
 	}
-	if err := l.emptyActive(o); err != nil {
+	if err := emptyActive(l, o); err != nil {
 		return nameError(err)
 	}
 	if err := l.prepareProducersFor(o); err != nil {
@@ -170,11 +170,12 @@ func (l *Log) trimBelowStart() error {
 	return nil
 }
 
-// cutSegmentsLocked takes the segments below a start out of the log and returns them. The caller
+// cutSegmentsLocked takes the segments below a start out of the log and returns them. Those that a swap is
+// replacing stay, and those behind them: trimBelowStart takes them when the swap is settled. The caller
 // holds pub.
 func (l *Log) cutSegmentsLocked(start record.Offset) []*segment.Segment {
 	n := 0
-	for n+1 < len(l.segs) && l.segs[n+1].Base() <= start {
+	for n+1 < len(l.segs) && l.segs[n+1].Base() <= start && !l.compacted.isSwapping(l.segs[n]) {
 		n++
 	}
 	if n == 0 {
@@ -212,7 +213,7 @@ func (l *Log) prepareProducersFor(start record.Offset) error {
 
 // emptyActive closes the active segment if all of its records lie below the new start, so that its
 // space can be freed, too. The caller holds mu.
-func (l *Log) emptyActive(o record.Offset) error {
+func emptyActive(l *Log, o record.Offset) error {
 	g := l.end.Segment
 	if g == nil {
 		return nil
@@ -381,6 +382,9 @@ func (r *retention) startBySize(limit int64) (record.Offset, error) {
 		size, next := g.End()
 		if over < size {
 			o, err := g.LastBaseAt(over)
+			if errors.Is(err, segment.ErrReplaced) {
+				return r.startBySize(limit)
+			}
 			if err != nil {
 				return -1, l.explainError(g, err)
 			}

@@ -129,11 +129,11 @@ func (p *pacer) scrubSegment(l *Log, r resting) error {
 		case !reread: // the memory may have failed, or the disk may read the bytes right at a second try
 			reread = true
 			w.Reread()
-		case l.hasSegment(r.g):
+		case hasWholeSegment(l, r.g):
 			_ = l.reportDamage(r.g, err) // the log reports the fault from now on
 			return nil
 		default:
-			return nil // the segment was deleted meanwhile
+			return nil // the segment was deleted or cut meanwhile
 		}
 	}
 }

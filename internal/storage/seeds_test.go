@@ -75,6 +75,32 @@ func TestCrashInCrowd(t *testing.T) {
 	}
 }
 
+// TestCrashInCompaction proves the same where logs are compacted beside all that the tests above do: that no record is
+// lost which is the last one of its key, or of which a compaction has not known a later one, that aborted
+// transactions are not read, and that no record changes its offset.
+func TestCrashInCompaction(t *testing.T) {
+	t.Parallel()
+	from, to := seeds(t)
+	for seed := from; seed < to; seed++ {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			crashRun(t, uint64(seed), conditions{compacts: true, sick: seed%2 == 1, isHard: seed%3 == 1, crowded: seed%5 == 1})
+		})
+	}
+}
+
+// TestCrashInCuts proves the same where logs are cut by numbers beside all that the tests above do, below their high watermarks and
+// below their starts, and that no log is cut twice by one number, nor appended to before a cut that was begun is made; that a cut
+// takes what it must; and that the tails of all cuts are there, with the bytes that were cut, until they are discarded.
+func TestCrashInCuts(t *testing.T) {
+	t.Parallel()
+	from, to := seeds(t)
+	for seed := from; seed < to; seed++ {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			crashRun(t, uint64(seed), conditions{cuts: true, compacts: seed%5 == 2, sick: seed%2 == 1, isHard: seed%3 == 1})
+		})
+	}
+}
+
 // TestCrashAgain runs the seeds beyond those of the tests above that once failed, each for a
 // reason of its own. What a seed does changes with the model: each fault that was found has a
 // test of its own, too.
@@ -97,6 +123,7 @@ func TestCrashAgain(t *testing.T) {
 		{49199, conditions{}, "a recovery lowered the high watermark below a start that lay within a batch which was cut, since the start was noted in the journal only"},
 		{22102, conditions{crowded: true}, "a cut within the first batch lowered the high watermark of the log's point below its start"},
 		{13265, conditions{sick: true, crowded: true}, "the model took records in the page cache for durable, since retention asked before an append had changed the log's mode"},
+		{2048, conditions{compacts: true}, "the model wanted a high watermark below the start of a log that has nothing but its start"},
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) {
 			t.Log(c.why)
@@ -124,12 +151,20 @@ func (w *world) makeSick() {
 }
 
 // conditions are those of a run of the crash model.
-type conditions struct{ sick, isHard, crowded bool }
+type conditions struct{ sick, isHard, crowded, compacts, cuts bool }
 
 func crashRun(t *testing.T, seed uint64, c conditions) {
 	t.Helper()
 	w := newWorld(t, seed)
-	w.isHard, w.crowded = c.isHard, c.crowded
+	w.isHard, w.crowded, w.cuts = c.isHard, c.crowded, c.cuts
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("seed %d: %+v", seed, c) // package mutant reads it
+		}
+	})
+	if c.compacts {
+		w.beCompacted()
+	}
 	if w.crowded {
 		w.cfg.Producers = NewProducerBudget(20 * producer.EntryBytes)
 	}
@@ -141,6 +176,9 @@ func crashRun(t *testing.T, seed uint64, c conditions) {
 		w.mu.Lock()
 		w.ending = ending(w.rng.IntN(3))
 		w.crashIn = 1 + w.rng.IntN(1<<(2+w.rng.IntN(8)))
+		if w.compacts { // a round takes many calls, after those that append what it compacts
+			w.crashIn *= 4
+		}
 		w.mu.Unlock()
 		for range 400 {
 			w.step()
@@ -172,5 +210,61 @@ func crashRun(t *testing.T, seed uint64, c conditions) {
 	}
 	if n := w.cfg.Producers.Usage().Producers; n != 0 {
 		t.Errorf("%d producers are counted when all is closed", n)
+	}
+}
+
+// sampled is how many of a test's n seeds are run: all of them by CI=true, a part of them by who
+// waits for the tests.
+func sampled(n int) uint64 {
+	switch {
+	case testing.Short():
+		n /= 30
+	case raceDetector:
+		n /= 10
+	case os.Getenv("CI") != "true":
+		n /= 3
+	}
+	return uint64(max(n, 1))
+}
+
+// canFail tells whether a call of the file system may end in an error.
+func canFail(op vfs.Op, path string, err error) bool {
+	switch {
+	case strings.HasSuffix(path, noteFile): // it is open, and its blocks are there
+		return false
+	case errors.Is(err, vfs.ErrNoHandles):
+		return op == vfs.OpOpen || op == vfs.OpSyncDir
+	case errors.Is(err, vfs.ErrNoSpace):
+		return op != vfs.OpTruncate && op != vfs.OpRemove && op != vfs.OpSyncDir
+	default:
+		return true
+	}
+}
+
+func (w *world) cloneModel() []*modelLog {
+	c := make([]*modelLog, len(w.model))
+	for i, m := range w.model {
+		c[i] = m.clone()
+	}
+	return c
+}
+
+// fall takes the picture of what is left. mu is held.
+func (w *world) fall() {
+	w.expected = w.cloneModel()
+	switch {
+	case w.ending != killed:
+		w.fallen = w.mem.Crash(w.rng)
+	case w.rng.IntN(2) == 0:
+		w.fallen = w.mem.KillClone(nil)
+	default: // it died inside of the last write, which nothing relied on yet
+		w.fallen = w.mem.KillClone(w.rng)
+		for i, m := range w.expected {
+			if was := w.before[i]; was.id == m.id {
+				m.committed = max(m.sure, min(m.committed, was.committed))
+			} else {
+				m.committed = 0
+			}
+		}
 	}
 }

@@ -132,6 +132,9 @@ func readAllWith(tb testing.TB, l *Log, from record.Offset, maxBytes int, gaps b
 		if err != nil {
 			tb.Fatalf("read at %d: %v", from, err)
 		}
+		if c == nil && gaps { // the records up to here were removed since
+			return all
+		}
 		if c == nil {
 			tb.Fatalf("read at %d of %d: nothing", from, end)
 		}

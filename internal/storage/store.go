@@ -59,6 +59,8 @@ type Config struct {
 	RetentionEvery  time.Duration // between two applications of retention; 5 min
 	Scrub           int64         // bytes a second that are read to look for damage; 8 MiB; negative: none
 
+	Cleaner CleanerConfig // ConfigureCleaner changes it
+
 	// SyncAlone is the least number of bytes of a round with one log for which that log's file
 	// is synced, instead of a write to the journal; 192 KiB.
 	SyncAlone int64
@@ -94,6 +96,12 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
+// keptAside is what the data directory has beside the logs.
+type keptAside struct {
+	strays aside.Strays
+	tails  tailDirs
+}
+
 // Store is the set of logs in one data directory.
 type Store struct {
 	cfg    Config
@@ -105,7 +113,7 @@ type Store struct {
 	volume volume
 	syncs  syncs
 	dirs   directories
-	strays aside.Strays
+	keptAside
 	faults faults
 	losses losses
 
@@ -114,12 +122,11 @@ type Store struct {
 	commit  committer
 	journal *journal.Journal
 	keeper  keeper
+	cleaner cleaner
 
 	opened     time.Time     // when the store was opened
 	metadata   atomic.Uint64 // see NoteMetadata
 	remembered atomic.Uint64 // the metadata index in the newest checkpoint
-
-	journalLost atomic.Bool // the loss of the journal was logged
 
 	mu     sync.Mutex
 	logs   map[LogID]*Log // guarded by mu
@@ -151,6 +158,7 @@ func Open(cfg Config) (*Store, error) {
 	s.background = s.work.Go
 	s.commit.start()
 	s.work.Go(s.keeper.runLoop)
+	s.work.Go(s.cleaner.runLoop)
 	return s, nil
 }
 
@@ -166,6 +174,7 @@ func openDir(cfg Config) (*Store, error) {
 	s.losses.s = s
 	s.commit.init(s)
 	s.keeper.init(s)
+	s.cleaner.init(s)
 	if err := s.recoverDir(); err != nil {
 		s.volume.closeVolume()
 		s.syncs.closeNote()
@@ -217,6 +226,13 @@ func (s *Store) findLog(id LogID) *Log {
 // under way it runs one itself. If one is, another one follows it, for which Commit does not
 // wait.
 func (s *Store) Commit() { s.commit.commitEntered() }
+
+// CountRounds is the number of group commits that have begun: it stays the same while nothing is written durably.
+func CountRounds(s *Store) int64 {
+	s.commit.mu.Lock()
+	defer s.commit.mu.Unlock()
+	return s.commit.begun
+}
 
 // NoteMetadata notes the index up to which this store has followed the cluster's metadata. The
 // next checkpoint has it, so that a start with older metadata is refused.

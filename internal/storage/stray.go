@@ -3,6 +3,8 @@ package storage
 import (
 	"errors"
 	"time"
+
+	"github.com/leatstream/leat/internal/storage/aside"
 )
 
 // Strays is the number of directories that were set aside.
@@ -41,6 +43,9 @@ func (s *Store) sweepDirs(w *sweep) {
 		if s.closing.Load() {
 			return
 		}
+		if id, ok := aside.ParseTails(i.Name); ok && i.Dir && w.isDeleted(id) && s.findLog(id) == nil {
+			_ = discardTails(s, id) // of a log that has no directory any more
+		}
 		if i.Dir && !own[i.Name] {
 			err := s.sweepDir(i.Name, w)
 			all = all && err == nil
@@ -51,7 +56,7 @@ func (s *Store) sweepDirs(w *sweep) {
 	}
 	for _, id := range s.strays.IDs() {
 		if w.isDeleted(id) && beginLeaving(s, id) { // it was set aside before the record of its deletion was known
-			discardLog(s, id, s.strays.UsualName(id))
+			discardLog(s, id, s.strays.UsualName(id), false)
 		}
 	}
 	if all {
@@ -94,7 +99,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 		return nil
 	case w.isDeleted(id):
 		if beginLeaving(s, id) {
-			discardLog(s, id, name)
+			discardLog(s, id, name, false)
 		} // else the log is known by now
 		return nil
 	default:
@@ -106,7 +111,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 const strayGrace = 24 * time.Hour
 
 // removeOldStrays removes directories that were set aside long ago, if the operator allows it.
-func (s *Store) removeOldStrays(now time.Time) {
+func removeOldStrays(s *Store, now time.Time) {
 	if s.cfg.StrayRetention <= 0 {
 		return
 	}
@@ -135,6 +140,7 @@ func discardOldStrays(s *Store, id LogID) {
 		s.forgetLeft(id)
 		return
 	}
+	_ = discardTails(s, id) // else they stay until somebody removes them
 	s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", dir, "after", s.cfg.StrayRetention)
 	s.keeper.addLeaving(leavingLog{id: id, keepsPoint: true})
 }

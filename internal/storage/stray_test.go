@@ -134,7 +134,7 @@ func TestPointsOfGoneDirectoriesGo(t *testing.T) {
 	if got := fmt.Sprint(vouched(s)); got != "[0 2]" {
 		t.Errorf("there are points of the logs %s, want those of the known one and the one that was set aside", got)
 	}
-	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	removeOldStrays(s, time.Now().Add(2*time.Hour))
 	s.keeper.checkpointNow()
 	if got := fmt.Sprint(vouched(s)); got != "[0]" {
 		t.Errorf("there are points of the logs %s after the directory's time", got)
@@ -165,7 +165,7 @@ func TestKnownStrayIsNotRemoved(t *testing.T) {
 	cfg.StrayRetention = 7 * 24 * time.Hour
 	s = quietStore(t, cfg)
 	testLog(s, 0, testOptions())
-	s.removeOldStrays(time.Now().Add(30 * 24 * time.Hour))
+	removeOldStrays(s, time.Now().Add(30*24*time.Hour))
 	s.keeper.removeDue(time.Now().Add(31 * 24 * time.Hour))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestWrongClockRemovesNoStray(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = quietStore(t, cfg) // the node has run for less than an hour
-	s.removeOldStrays(time.Now())
+	removeOldStrays(s, time.Now())
 	s.keeper.removeDue(time.Now())
 	if _, err := mem.Stat(path.Join("data", name)); err != nil {
 		t.Fatalf("a directory that was set aside a moment ago is gone: %v", err)
@@ -334,7 +334,7 @@ func TestLogIsNeverServedFromAHalfRemovedStray(t *testing.T) {
 	cfg.StrayRetention = time.Hour
 	s := quietStore(t, cfg)
 	clones = nil
-	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	removeOldStrays(s, time.Now().Add(2*time.Hour))
 	for range 5 {
 		s.keeper.removeDue(time.Now())
 		s.keeper.checkpointNow()
@@ -375,13 +375,13 @@ func TestKnownLogBeginsEmptyWhileItsStrayIsRemoved(t *testing.T) {
 	cfg.StrayRetention = time.Hour
 	s := quietStore(t, cfg)
 	s.strays.Add(name+"-copy", testID(0), time.Now().Add(3*time.Hour).UnixMilli())
-	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	removeOldStrays(s, time.Now().Add(2*time.Hour))
 	if s.Strays() != 2 || s.isLeaving(testID(0)) {
 		t.Fatalf("%d directories are set aside", s.Strays())
 	}
 	s.strays.Forget(name+"-copy", testID(0))
 
-	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	removeOldStrays(s, time.Now().Add(2*time.Hour))
 	l := s.Log(testID(0), "topic", rivalOptions(), func(*Log) {})
 	if it := appendOne(t, l, batch(t, 0, 1, 900)); !errors.Is(it.Err, ErrBusy) {
 		t.Errorf("an append while the directory is removed: %v", it.Err)
@@ -403,7 +403,7 @@ func TestKnownLogBeginsEmptyWhileItsStrayIsRemoved(t *testing.T) {
 // it: at the end of its time, or since its topic was deleted.
 func TestStrayThatTheOperatorRemovedIsForgotten(t *testing.T) {
 	for name, remove := range map[string]func(s *Store){
-		"old":     func(s *Store) { s.removeOldStrays(time.Now().Add(2 * time.Hour)) },
+		"old":     func(s *Store) { removeOldStrays(s, time.Now().Add(2*time.Hour)) },
 		"deleted": func(s *Store) { s.sweepDirs(&sweep{isKnown: isNone, isDeleted: isFirst}) },
 	} {
 		t.Run(name, func(t *testing.T) {

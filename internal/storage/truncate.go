@@ -12,6 +12,7 @@ import (
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // Truncate removes all records at an offset and beyond it: the log ends with the last batch that
@@ -29,6 +30,11 @@ import (
 // A failure between announced and cut makes the log read-only until a restart. If the journal has no room for
 // the confirmation, nothing is appended before it has some (confirmCutLocked).
 func (l *Log) Truncate(to record.Offset) error {
+	l.compacted.swapping.Lock() // no segment is replaced meanwhile
+	defer l.compacted.swapping.Unlock()
+	if err := l.compacted.advanceSwap(); err != nil { // an opening that finishes it would undo the cut
+		return fmt.Errorf("%w: the log cannot be truncated while a compaction of it is not settled: %w", ErrBusy, err)
+	}
 	l.s.keeper.run.Lock() // no checkpoint may vouch for the bytes that are removed
 	defer l.s.keeper.run.Unlock()
 	l.mu.Lock() // held to the end, since nothing may be appended meanwhile
@@ -39,18 +45,20 @@ func (l *Log) Truncate(to record.Offset) error {
 	if err := l.Fault(); err != nil {
 		return err
 	}
+	return truncateLocked(l, to)
+}
+
+// truncateLocked truncates a log that is sound. The log's swapping, keeper.run and mu are held, and no swap is pending.
+func truncateLocked(l *Log, to record.Offset) error {
 	start, end := record.Offset(l.start.Load()), l.end.Next
 	if to >= end {
 		return nil
 	}
-	if err := confirmCutLocked(l); err != nil { // two cuts are never open at a time
+	if err := beginTruncationLocked(l); err != nil {
 		return err
 	}
 	if to < start {
 		return fmt.Errorf("%w: %d lies below the log's start, %d", ErrOffsetOutOfRange, to, start)
-	}
-	if l.s.journal.Lost() != nil {
-		return fmt.Errorf("%w: the log cannot be truncated while the journal cannot be written; restart the node", ErrBusy)
 	}
 	at, err := findCut(l, to)
 	if err != nil {
@@ -68,31 +76,54 @@ func (l *Log) Truncate(to record.Offset) error {
 		return err
 	}
 	note := journal.Part{Kind: journal.Truncate, ID: l.id, Dir: l.name, Base: at.Segment.Base(), Pos: at.Pos, Offset: t.last}
-	l.pub.Lock()
-	if l.due.journal == 0 { // the note must stay in the journal until a checkpoint has the log's new end
-		l.due.journal = l.s.journal.Next()
-	}
-	l.listLocked()
-	l.pub.Unlock()
-	switch err := l.s.commit.putNote(note); {
-	case errors.Is(err, errNoteRefused):
-		return fmt.Errorf("%w: the log cannot be truncated while the journal takes no notes", ErrBusy)
-	case errors.Is(err, errNoteUnknown): // nobody knows whether a recovery makes the cut
-		l.taint(err)
-		return l.Fault()
-	case err != nil:
+	if err := announceCutLocked(l, note); err != nil {
 		return err
 	}
 	if err := t.cutLog(); err != nil {
 		l.taint(fmt.Errorf("truncating to offset %d: %w", at.Next, err))
 		return l.Fault()
 	}
+	return endTruncationLocked(l, note)
+}
+
+// beginTruncationLocked tells whether the log can be truncated now. mu is held.
+func beginTruncationLocked(l *Log) error {
+	if err := confirmCutLocked(l); err != nil { // two cuts are never open at a time
+		return err
+	}
+	if l.s.journal.Lost() != nil {
+		return fmt.Errorf("%w: the log cannot be truncated while the journal cannot be written; restart the node", ErrBusy)
+	}
+	return nil
+}
+
+// endTruncationLocked confirms a cut that was announced by a note, or has the next append do so. mu is held.
+func endTruncationLocked(l *Log, note journal.Part) error {
 	note.Kind = journal.Truncated
 	l.unconfirmed = &note
 	if err := confirmCutLocked(l); err != nil && !errors.Is(err, ErrBusy) {
 		return err
 	}
 	return nil
+}
+
+// announceCutLocked puts into the journal that a log is going to be cut. mu is held.
+func announceCutLocked(l *Log, note journal.Part) error {
+	l.pub.Lock()
+	if l.due.journal == 0 { // the note must stay in the journal until a checkpoint has the log's new end
+		l.due.journal = l.s.journal.Next()
+	}
+	l.listLocked()
+	l.pub.Unlock()
+	err := l.s.commit.putNote(note)
+	switch {
+	case errors.Is(err, errNoteRefused):
+		return fmt.Errorf("%w: the log cannot be truncated while the journal takes no notes", ErrBusy)
+	case errors.Is(err, errNoteUnknown): // nobody knows whether a recovery makes the cut
+		l.taint(err)
+		return l.Fault()
+	}
+	return err
 }
 
 // findCut finds the end of the last batch before the one that holds an offset, or before the first
@@ -133,19 +164,80 @@ type truncation struct {
 	last record.Offset // the offset after the last record that stays
 	// leavesGap tells that the next batch does not follow that record, so the log's files have a gap.
 	leavesGap bool
+
+	firstTxn  record.Offset    // no batch that stays and lies below it is of a transaction; transaction.None: none that stays is
+	view      transaction.View // of the log when it is cut
+	producers producer.State   // those at the cut of which the log has batches, if it has transactions then
 }
 
-// keepProducers writes a snapshot of the producers as they are at the place of the cut, if those in removed
-// segments are in snapshots beyond it only. It is on disk before the cut is announced.
+// findTransactions finds out which transactions are open at the place of the cut, and which were aborted
+// before it: it reads the log behind a producer snapshot, or all of it.
+func (t *truncation) findTransactions() error {
+	l := t.l
+	if t.firstTxn = transaction.None; !l.txns.anyBelow(t.last) {
+		return nil
+	}
+	t.firstTxn = l.txns.firstOffset()
+	if err := l.prepareWriterLocked(); err != nil {
+		return err
+	}
+	ld := &loading{l: l, ps: &t.producers, to: t.last, now: time.Now().UnixMilli()}
+	snapshots, truthTo := t.listSnapshots()
+	if err := ld.readSnapshot(snapshots, truthTo); err != nil {
+		return err
+	}
+	high := record.Offset(l.highWatermark.Load())
+	ld.beginView(min(high, t.last), l.txns.view.StableEnd(high))
+	segs := l.segments()
+	if _, err := ld.applySegments(segs[:slices.Index(segs, t.at.Segment)+1]); err != nil {
+		return err
+	}
+	t.view = ld.view
+	upTo, err := l.compacted.readUpTo()
+	if err == nil && (&retention{l: l}).limit() <= t.last { // the markers of these were below that limit, and are gone
+		t.producers.EndTransactions(upTo)
+		t.view.DropOpen(upTo)
+	}
+	return err
+}
+
+// listSnapshots lists the producer snapshots that have all producers without batches in the log, in their
+// order, and the offset up to which the last one is the truth, or there were no producers if there is none.
+func (t *truncation) listSnapshots() (list []record.Offset, truthTo record.Offset) {
+	l, end := t.l, t.at.Next
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	first, newest := l.segs[0].Base(), l.snapshots.newest
+	for _, at := range append(slices.Clone(l.snapshots.older), newest) {
+		if at >= first && at <= end {
+			list = append(list, at)
+		}
+	}
+	switch {
+	case newest < 0 && first <= 0 || len(list) > 0 && list[len(list)-1] == newest:
+		truthTo = min(l.snapshots.truthTo, t.last)
+	case len(list) > 0:
+		truthTo = list[len(list)-1]
+	}
+	return list, truthTo
+}
+
+// keepProducers writes a snapshot of the producers as they are at the place of the cut, if the log's batches do not tell: those
+// in removed segments are in snapshots beyond it only, or compaction may have removed some behind the snapshots that are left. It is
+// on disk before the cut is announced. It finds out what the log knows of transactions there, too.
 func (t *truncation) keepProducers() error {
 	l, end := t.l, t.at.Next
+	if err := t.findTransactions(); err != nil {
+		return err
+	}
 	l.pub.Lock()
 	known := l.segs[0].Base() <= 0 // all batches are in the log
 	for _, at := range append(slices.Clone(l.snapshots.older), l.snapshots.newest) {
 		known = known || at >= l.segs[0].Base() && at <= end
 	}
+	hasGaps := l.hasGaps
 	l.pub.Unlock()
-	if known {
+	if known && !hasGaps {
 		return nil
 	}
 	if err := l.prepareWriterLocked(); err != nil {
@@ -156,7 +248,8 @@ func (t *truncation) keepProducers() error {
 	if err := cut.Decode(bytes.NewReader(l.writer.producers.Encode()), now); err != nil {
 		return err
 	}
-	if cut.CutAt(end); cut.Len() == 0 {
+	cut.CutAt(end)
+	if cut.Adopt(&t.producers); cut.Len() == 0 && !hasGaps {
 		return nil
 	}
 	err := l.dir.Do(func() error {
@@ -174,8 +267,9 @@ func (t *truncation) keepProducers() error {
 	}
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	i, _ := slices.BinarySearch(l.snapshots.older, end)
-	l.snapshots.older = slices.Insert(slices.Clone(l.snapshots.older), i, end)
+	if i, has := slices.BinarySearch(l.snapshots.older, end); !has && l.snapshots.newest != end {
+		l.snapshots.older = slices.Insert(slices.Clone(l.snapshots.older), i, end)
+	}
 	return nil
 }
 
@@ -183,12 +277,16 @@ func (t *truncation) keepProducers() error {
 func (t *truncation) cutLog() error {
 	l, at := t.l, t.at
 	l.pub.Lock()
-	l.end = at // no reader gets beyond the cut from here on
+	l.end = at // no reader gets beyond the cut from here on; one that has begun before may find a file that is cut
+	l.cuts.from = at.Segment
 	l.commitTo.Store(min(l.commitTo.Load(), int64(at.Next)))
 	l.highWatermark.Store(min(l.highWatermark.Load(), int64(at.Next)))
 	l.owed.Store(0)
 	l.epochs = l.epochs.Cut(at.Next)
 	l.due.epochs = true
+	l.txns.view, l.txns.isLoaded = t.view, true
+	l.txns.first.Store(int64(t.firstTxn))
+	l.compacted.upTo = min(l.compacted.upTo, at.Next)
 	if t.leavesGap {
 		l.hasGaps = true
 		at.Segment.AllowGaps()
@@ -202,7 +300,7 @@ func (t *truncation) cutLog() error {
 		return err
 	}
 	l.pub.Lock()
-	l.segs, l.end = append(kept, last), Position{last, at.Pos, at.Next}
+	l.segs, l.end, l.cuts.from = append(kept, last), Position{last, at.Pos, at.Next}, nil
 	switch {
 	case l.stable.Next >= at.Next:
 		l.stable = l.end
@@ -210,12 +308,20 @@ func (t *truncation) cutLog() error {
 		l.stable.Segment = last
 	}
 	l.pub.Unlock()
+	if aborts := copyAborts(l); aborts.g != nil {
+		if err := aborts.save(false); err != nil { // the next opening makes it anew
+			l.s.log.Debug("an index of aborted transactions could not be written", "log", l.name, "err", err)
+		}
+	}
 	for _, g := range dropped {
 		if err := l.s.keeper.removeSegment(l, g); err != nil {
 			return err
 		}
 	}
 	if err := t.cutSnapshots(); err != nil {
+		return err
+	}
+	if err := l.s.fs.Remove(l.dir.Path(compactedFile)); err != nil { // it may tell of records that are gone
 		return err
 	}
 	dropWriterLocked(l) // the next append reads the producers anew

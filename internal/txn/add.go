@@ -55,6 +55,7 @@ func (m *Machine) AddPartitions(s *coord.Step, version int16, x *kmsg.AddPartiti
 		answer(s, nil, transactionAbortable)
 	case x.VerifyOnly:
 		has, code := m.verify(s, x.TransactionalID, p, asked)
+		m.countRefusal(code)
 		answer(s, has, code)
 	default:
 		flow := sameEpoch
@@ -71,6 +72,7 @@ func (m *Machine) addOrWait(s *coord.Step, id string, p producerEpoch, asked par
 		if code == 0 {
 			code = m.decideAdd(s, id, p, asked, flow)
 		}
+		m.countRefusal(code)
 		answer(s, code)
 	}
 	if !m.waitForEnd(s, id, p, decide) {

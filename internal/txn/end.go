@@ -21,6 +21,7 @@ func (m *Machine) EndTxn(s *coord.Step, req *kmsg.EndTxnRequest, reply func(*kms
 	} else {
 		next, code = m.endWithBump(s, req)
 	}
+	m.countRefusal(code)
 	s.Reply(func(err error) {
 		resp := kmsg.NewPtrEndTxnResponse()
 		resp.ErrorCode = codeForVersion(codeOr(err, code), req.Version, knowsFenced)

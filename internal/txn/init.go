@@ -22,6 +22,7 @@ type producerEpoch struct {
 func (m *Machine) InitProducerID(s *coord.Step, req *kmsg.InitProducerIDRequest, reply func(*kmsg.InitProducerIDResponse)) {
 	const knowsFenced = 4 // the version from which on clients know PRODUCER_FENCED
 	p, code := m.decideInit(s, req)
+	m.countRefusal(code)
 	s.Reply(func(err error) {
 		resp := kmsg.NewPtrInitProducerIDResponse()
 		resp.ErrorCode = codeForVersion(codeOr(err, code), req.Version, knowsFenced)
@@ -98,7 +99,7 @@ func (m *Machine) initAmidTransaction(s *coord.Step, t *transaction, has produce
 	if has.id != noProducer && has != (producerEpoch{t.producer, t.epoch}) {
 		return producerFenced
 	}
-	if code := m.fence(s, t); code != 0 {
+	if code := m.fence(s, t, "a producer or an administrator has asked for a new epoch of its id"); code != 0 {
 		return code
 	}
 	return concurrentTransactions
@@ -110,8 +111,9 @@ func (m *Machine) initIdle(s *coord.Step, t *transaction, has producerEpoch, tim
 	var next state
 	switch {
 	case has.id != noProducer && has == t.lastProducer():
-		// It asks again. That needs no record, unless it wants something else than before.
-		if timeout != t.timeout {
+		// It asks again. That needs no record, unless it wants something else than before, or its transaction was
+		// aborted for it meanwhile: then it is a new producer that has begun none.
+		if timeout != t.timeout || t.status != empty {
 			next = t.reset(timeout, now)
 			next.previous = t.previous
 			putState(s, t.id, &next)

@@ -56,6 +56,10 @@ type Config struct {
 	// Send takes a decision that is committed, so that its markers are written; see Decision. It is called
 	// with no lock held, by any goroutine, and must not block.
 	Send func(Decision)
+	// Counts has the numbers of all machines of the node; nil: nobody wants them.
+	Counts *Counts
+	// Abortions logs the transactions that all machines of the node abort by themselves; nil: nobody wants that.
+	Abortions *Abortions
 }
 
 // transaction is a transactional id with its present or last transaction.
@@ -76,9 +80,10 @@ type Machine struct {
 	scan   coord.Timer // looks for expired ids
 	memory *memory.Account
 
-	ids    map[string]*transaction
-	last   record.Offset // the offset after the last record applied
-	loaded bool          // the log was applied: what follows are decisions of this machine
+	ids       map[string]*transaction
+	last      record.Offset // the offset after the last record applied
+	loaded    bool          // the log was applied: what follows are decisions of this machine
+	isCounted bool          // the statuses of all ids are in Counts: from Loaded until Unload
 }
 
 var _ coord.Machine = (*Machine)(nil)
@@ -87,6 +92,9 @@ var _ coord.Machine = (*Machine)(nil)
 func New(cfg Config, t *coord.Timers) *Machine {
 	if cfg.Settings == nil {
 		cfg.Settings = func() Settings { return Settings{} }
+	}
+	if cfg.Counts == nil {
+		cfg.Counts = new(Counts)
 	}
 	m := &Machine{cfg: cfg, timers: t, memory: memory.NewAccount(cfg.Memory), ids: map[string]*transaction{}}
 	m.scan.Fire = m.expireIDs
@@ -115,7 +123,9 @@ func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 		t = m.addID(id)
 	}
 	m.memory.Add(st.partitions.size() - t.partitions.size())
+	m.countStatus(t, -1)
 	t.state, t.end, t.pauses = st, s.Next(), 0
+	m.countStatus(t, 1)
 	if m.loaded {
 		m.setTimer(s, t)
 		switch {
@@ -132,6 +142,7 @@ func (m *Machine) addID(id string) *transaction {
 	t := &transaction{id: id}
 	t.timer.Fire = func(s *coord.Step) { m.fireTimer(s, t) }
 	m.ids[id] = t
+	m.countStatus(t, 1)
 	m.memory.Add(sizeOf(id, &t.state))
 	return t
 }
@@ -141,6 +152,7 @@ func (m *Machine) deleteID(s *coord.Step, id string) {
 		m.timers.Stop(&t.timer)
 		m.answerWaiting(s, t, invalidProducerIDMapping)
 		m.memory.Add(-sizeOf(id, &t.state))
+		m.countStatus(t, -1)
 		delete(m.ids, id)
 	}
 }
@@ -150,6 +162,7 @@ func (m *Machine) deleteID(s *coord.Step, id string) {
 func (m *Machine) Loaded(s *coord.Step) {
 	m.loaded = true
 	m.memory.JoinBudget()
+	m.countAll(true)
 	m.timers.Set(&m.scan, s.Now.Add(m.settings().ExpirationScan))
 	var open []*transaction
 	for _, t := range m.ids {
@@ -166,6 +179,7 @@ func (m *Machine) Loaded(s *coord.Step) {
 // Unload answers all requests that wait: this node is no longer the coordinator.
 func (m *Machine) Unload(s *coord.Step) {
 	m.memory.LeaveBudget()
+	m.countAll(false)
 	for _, t := range m.ids {
 		m.answerWaiting(s, t, notCoordinator)
 	}
@@ -212,15 +226,4 @@ func (m *Machine) hasRoom(s *coord.Step, id string, n int64) bool {
 	}
 	m.memory.WarnFull(s.Now, id, n)
 	return false
-}
-
-// OldestOpen is when the oldest transaction began that is not complete, in ms; ok is false if there
-// is none. A transaction holds back the consumers of its partitions that read what is committed.
-func (m *Machine) OldestOpen() (start int64, ok bool) {
-	for _, t := range m.ids {
-		if !t.isIdle() && (!ok || t.start < start) {
-			start, ok = t.start, true
-		}
-	}
-	return start, ok
 }

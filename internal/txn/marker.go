@@ -111,16 +111,30 @@ func (m *Machine) pursueEnd(s *coord.Step, t *transaction) {
 		return
 	}
 	m.timers.Set(&t.timer, s.Now.Add(markerWait))
-	d := Decision{
-		TransactionalID: t.id, Offset: t.end, ProducerID: t.producer, ProducerEpoch: t.epoch, CoordinatorEpoch: s.Epoch(),
-		Commit: t.status == prepareCommit, Version: t.version, Partitions: t.partitions.copyLists(),
-	}
+	d := t.decision(s)
 	s.After(t.end)
 	s.Reply(func(err error) {
 		if err == nil { // otherwise the timer tries again, or the next coordinator
 			m.cfg.Send(d)
 		}
 	})
+}
+
+// decision is that of a transaction which is decided, with the partitions that lack their marker.
+func (t *transaction) decision(s *coord.Step) Decision {
+	return Decision{
+		TransactionalID: t.id, Offset: t.end, ProducerID: t.producer, ProducerEpoch: t.epoch, CoordinatorEpoch: s.Epoch(),
+		Commit: t.status == prepareCommit, Version: t.version, Partitions: t.partitions.copyLists(),
+	}
+}
+
+// findDecision is the decision of an id with an offset as it is now, if it is the present one.
+func (m *Machine) findDecision(s *coord.Step, id string, offset record.Offset) (Decision, bool) {
+	t := m.ids[id]
+	if t == nil || !t.isEnding() || t.end != offset {
+		return Decision{}, false
+	}
+	return t.decision(s), true
 }
 
 // putCompletion records that all partitions have their marker. The timer tries again if that fails.
@@ -141,16 +155,20 @@ func (t *transaction) deadline(now time.Time) time.Time {
 // abortTimedOut aborts a transaction that has taken too long. The timer tries again if that fails.
 func (m *Machine) abortTimedOut(s *coord.Step, t *transaction) {
 	m.timers.Set(&t.timer, s.Now.Add(recordPause))
-	m.fence(s, t)
+	if m.fence(s, t, "it has taken longer than its time-out") == 0 {
+		m.cfg.Counts.timedOut.Add(1)
+	}
 }
 
-// fence aborts the transaction with a higher epoch, once, so that its producer cannot go on. The code
-// is not 0 if that is not possible now.
-func (m *Machine) fence(s *coord.Step, t *transaction) int16 {
+// fence aborts the transaction with a higher epoch, once, so that its producer cannot go on, and logs why. The
+// code is not 0 if that is not possible now.
+func (m *Machine) fence(s *coord.Step, t *transaction, why string) int16 {
 	next, code := m.nextProducer(t)
 	if code == 0 {
+		a := abortion{id: t.id, producer: t.producer, epoch: t.epoch, start: t.start, timeout: t.timeout, why: why}
 		st := t.prepared(false, bumpEpoch, next, s.Now.UnixMilli())
 		putState(s, t.id, &st)
+		m.cfg.Abortions.noteAfter(s, a)
 	}
 	return code
 }

@@ -37,13 +37,19 @@ func (m *Mem) crashLocked(rng *rand.Rand) *Mem {
 		}
 	}
 	after := m.emptyLocked()
+	files := map[*node]*node{} // by the node before the crash: a file may have several names
 	var grow func(n *node) *node
 	grow = func(n *node) *node {
+		if f := files[n]; f != nil {
+			f.file.links++
+			return f
+		}
 		if n.file != nil {
 			img := n.file.crashImage(rng)
 			c := &content{live: img, disk: img.clone(), taken: max(min(n.file.taken, img.size), int64(len(img.b))), links: 1}
 			after.avail -= c.taken
-			return &node{file: c}
+			files[n] = &node{file: c}
+			return files[n]
 		}
 		have := n.durable
 		if changed, ok := entries[n]; ok {

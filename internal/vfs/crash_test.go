@@ -92,6 +92,49 @@ func TestCrashRenameAcross(t *testing.T) {
 	expect(t, "old name", crashes(m, "a/f"), "-")
 }
 
+// TestCrashLinks proves that a second name of a file is durable when its directory was synced, whatever becomes of the
+// first one, that a crash leaves the same bytes under both names, and that their space is counted once.
+func TestCrashLinks(t *testing.T) {
+	m := NewMem()
+	m.SetFree(1000)
+	must(t, m.MkdirAll("a"))
+	must(t, m.MkdirAll("b"))
+	f := open(t, m, "a/f", Create)
+	_, err := f.WriteAt([]byte("x"), 0)
+	must(t, err)
+	must(t, f.Sync())
+	must(t, m.SyncDir("a"))
+	must(t, m.SyncDir(""))
+	must(t, m.Link("a/f", "b/g"))
+	expect(t, "a second name that is not synced", crashes(m, "b/g"), "-", "x")
+	must(t, m.SyncDir("b"))
+	_, err = f.WriteAt([]byte("yz"), 0)
+	must(t, err)
+	for seed := range uint64(100) {
+		after := m.Crash(rand.New(rand.NewPCG(seed, 3)))
+		one, other := text(t, openUntilEnd(t, after, "a/f", ReadOnly)), text(t, openUntilEnd(t, after, "b/g", ReadOnly))
+		if one != other {
+			t.Fatalf("after a crash it is %q by one name and %q by the other", one, other)
+		}
+		if avail, _, _ := after.Free(""); avail != 1000-int64(len(one)) {
+			t.Fatalf("%d bytes are free with %q", avail, one)
+		}
+	}
+	must(t, m.Remove("a/f"))
+	must(t, m.SyncDir("a"))
+	expect(t, "the first name is gone", crashes(m, "a/f"), "-")
+	must(t, f.Sync())
+	must(t, f.Close())
+	expect(t, "the second name", crashes(m, "b/g"), "yz")
+	if avail, _, _ := m.Free(""); avail != 998 {
+		t.Errorf("%d bytes are free while the second name is there", avail)
+	}
+	must(t, m.Remove("b/g"))
+	if avail, _, _ := m.Free(""); avail != 1000 {
+		t.Errorf("%d bytes are free in the end", avail)
+	}
+}
+
 // TestCrashNamesApart proves that unsynced changes of two directories survive apart
 // from each other, those of one in their order, and a rename between them as a whole.
 func TestCrashNamesApart(t *testing.T) {

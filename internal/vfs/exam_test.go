@@ -22,6 +22,7 @@ func TestExam(t *testing.T) {
 	for name, fsys := range map[string]interface {
 		FS
 		Locker
+		Linker
 	}{
 		"OS": OS{}, "Mem": NewMem(), "Faulty": NewFaulty(NewMem(), func(Op, string) error { return nil }),
 	} {
@@ -37,6 +38,7 @@ func TestExam(t *testing.T) {
 			t.Run("parts", func(t *testing.T) { examParts(t, fsys, dir+"/parts") })
 			t.Run("directories", func(t *testing.T) { examDirectories(t, fsys, dir+"/dirs") })
 			t.Run("names", func(t *testing.T) { examNames(t, fsys, dir+"/names") })
+			t.Run("links", func(t *testing.T) { examLinks(t, fsys, dir+"/links") })
 			t.Run("handles", func(t *testing.T) { examHandles(t, fsys, dir+"/handles") })
 			t.Run("lock", func(t *testing.T) { examLock(t, fsys, dir+"/lock") })
 			t.Run("volume", func(t *testing.T) { examVolume(t, fsys, dir+"/volume") })
@@ -247,6 +249,39 @@ func examNames(t *testing.T, fsys FS, dir string) {
 		}
 	}
 	if diff := cmp.Diff([]Info{{"f", 0, false}, {good, 0, true}}, list(t, fsys, dir)); diff != "" {
+		t.Errorf("refused calls left something: %s", diff)
+	}
+}
+
+// examLinks proves that two names of a file stand for the same bytes, that these stay until the last name is gone, and
+// that no name of another file is taken.
+func examLinks(t *testing.T, fsys interface {
+	FS
+	Linker
+}, dir string,
+) {
+	t.Helper()
+	must(t, fsys.MkdirAll(dir+"/sub"))
+	write(t, fsys, dir+"/f", "hello")
+	must(t, fsys.Link(dir+"/f", dir+"/sub/g"))
+	f := open(t, fsys, dir+"/f", Existing)
+	_, err := f.WriteAt([]byte("J"), 0)
+	must(t, err)
+	must(t, f.Close())
+	must(t, fsys.Remove(dir+"/f"))
+	if got := text(t, openUntilEnd(t, fsys, dir+"/sub/g", ReadOnly)); got != "Jello" {
+		t.Errorf("under the name that is left: %q", got)
+	}
+	write(t, fsys, dir+"/f", "")
+	for what, err := range map[string]error{
+		"a taken name": fsys.Link(dir+"/f", dir+"/sub/g"), "a missing file": fsys.Link(dir+"/none", dir+"/h"),
+		"a directory": fsys.Link(dir+"/sub", dir+"/h"), "a missing directory": fsys.Link(dir+"/f", dir+"/none/h"),
+	} {
+		if err == nil {
+			t.Errorf("a link of %s is made", what)
+		}
+	}
+	if diff := cmp.Diff([]Info{{"f", 0, false}, {"sub", 0, true}}, list(t, fsys, dir)); diff != "" {
 		t.Errorf("refused calls left something: %s", diff)
 	}
 }

@@ -26,13 +26,14 @@ const (
 	OpAllocate
 	OpSync
 	OpClose
+	OpLink
 )
 
 // String is the call's name.
 func (o Op) String() string {
 	return [...]string{
 		"open", "remove", "rename", "mkdir", "readdir", "stat", "syncdir", "free", "lock",
-		"read", "write", "truncate", "allocate", "sync", "close",
+		"read", "write", "truncate", "allocate", "sync", "close", "link",
 	}[o]
 }
 
@@ -49,7 +50,7 @@ func (o Op) Changes() bool {
 
 // Hook is called before a call is made. If it returns nil the call is made; if it
 // returns an error the call fails with it. While it blocks, the call hangs. path is the
-// name by which the file was opened, or the old name for Rename. It is called by any
+// name by which the file was opened, or the old name for Rename and Link. It is called by any
 // goroutine.
 type Hook func(op Op, path string) error
 
@@ -78,6 +79,7 @@ func NewFaulty(fs FS, hook Hook) *Faulty { return &Faulty{fs: fs, hook: hook} }
 var (
 	_ FS      = (*Faulty)(nil)
 	_ Locker  = (*Faulty)(nil)
+	_ Linker  = (*Faulty)(nil)
 	_ Volumer = (*Faulty)(nil)
 )
 
@@ -115,6 +117,18 @@ func (f *Faulty) Rename(from, to string) error {
 		return err
 	}
 	return f.fs.Rename(from, to)
+}
+
+// Link gives a file of the wrapped file system, which must be a Linker, another name.
+func (f *Faulty) Link(name, another string) error {
+	if err := f.callHook(OpLink, name); err != nil {
+		return err
+	}
+	linker, ok := f.fs.(Linker)
+	if !ok {
+		panic("BUG: Link on a file system without links")
+	}
+	return linker.Link(name, another)
 }
 
 // MkdirAll makes a directory and its missing parents.

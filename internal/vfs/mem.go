@@ -61,6 +61,7 @@ func NewMem() *Mem {
 var (
 	_ FS      = (*Mem)(nil)
 	_ Locker  = (*Mem)(nil)
+	_ Linker  = (*Mem)(nil)
 	_ Volumer = (*Mem)(nil)
 )
 
@@ -254,6 +255,30 @@ func (m *Mem) Rename(from, to string) error {
 		return pathError("rename", to, syscall.ENOTEMPTY)
 	}
 	m.changeDirsLocked(dirOp{{src, fromBase, nil}, {dst, toBase, n}})
+	return nil
+}
+
+// Link gives a file another name.
+func (m *Mem) Link(name, another string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.admitLocked("link", name, another); err != nil {
+		return err
+	}
+	toDir, toBase := splitBase(another)
+	n, dst := m.lookupLocked(name), m.lookupLocked(toDir)
+	switch {
+	case n == nil || dst == nil:
+		return pathError("link", name, ErrNotExist)
+	case n.file == nil:
+		return pathError("link", name, syscall.EPERM)
+	case dst.live == nil:
+		return pathError("link", another, syscall.ENOTDIR)
+	case dst.live[toBase] != nil:
+		return pathError("link", another, fs.ErrExist)
+	}
+	n.file.links++
+	m.changeDirsLocked(dirOp{{dst, toBase, n}})
 	return nil
 }
 

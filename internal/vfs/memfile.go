@@ -15,7 +15,7 @@ type content struct {
 	disk    image
 	pending []change
 	taken   int64 // how many bytes of the file system's space it takes
-	links   int   // how many names it has, 0 or 1
+	links   int   // how many names it has
 	handles int   // how many open files it has
 
 	// unreportedFailure is set if a sync of the whole file system has failed at this file,

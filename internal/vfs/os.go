@@ -16,6 +16,7 @@ type OS struct{}
 var (
 	_ FS         = OS{}
 	_ Locker     = OS{}
+	_ Linker     = OS{}
 	_ Descriptor = (*osFile)(nil)
 )
 
@@ -49,6 +50,11 @@ func (OS) Remove(name string) error { return translateError(os.RemoveAll(filepat
 // Rename moves a file or directory.
 func (OS) Rename(from, to string) error {
 	return translateError(os.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
+}
+
+// Link gives a file another name.
+func (OS) Link(name, another string) error {
+	return translateError(os.Link(filepath.FromSlash(name), filepath.FromSlash(another)))
 }
 
 // MkdirAll makes a directory and its missing parents.

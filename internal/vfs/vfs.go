@@ -63,6 +63,14 @@ type Locker interface {
 	Lock(name string) (io.Closer, error)
 }
 
+// Linker is a file system that can give a file one more name. OS, Mem and Faulty implement it.
+type Linker interface {
+	// Link gives a file another name, which no file may have yet. Both names stand for the same bytes, which are
+	// there until the last name is removed. The new name is durable as that of a new file is. Not every file system
+	// of an operating system can do this: who gets an error that is not about space or handles copies the file.
+	Link(name, another string) error
+}
+
 // Mode says how Open opens a file.
 type Mode uint8
 

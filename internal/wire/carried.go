@@ -15,10 +15,14 @@ import (
 type Carried struct {
 	Key, Version int16
 	ClientID     string
-	Address      string // of the client
-	Listener     string // the name of the one that the client has reached
-	Most         int    // the bytes that the answer may have
-	Body         []byte // at the other node the end of the carrier's body
+	Address      string   // of the client
+	Listener     string   // the name of the one that the client has reached
+	Principal    string   // of the client, as the node that it has asked knows it
+	Groups       []string // the names of the groups that the client is in
+	IsPeer       bool     // the client has proven to that node that it is one, or holds the data directory of one
+	MayHaveToken bool     // the client may ask for delegation tokens: it has logged in, and not with one of them
+	Most         int      // the bytes that the answer may have
+	Body         []byte   // at the other node the end of the carrier's body
 }
 
 // Carrier is what stands around a carried request on its way back.

@@ -1,12 +1,14 @@
 package wire
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/netip"
 	"time"
 
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/config"
 )
 
 // Config holds a server's limits; the zero value of a field means its default.
@@ -22,6 +24,10 @@ type Config struct {
 	Congestion    string        // TCP_CONGESTION of accepted connections; "": the system's choice
 	DecodeBudget  int           // bytes that one decoded request may take, 64 MiB; at most the largest reservation of Work
 	Peers         Peers         // other nodes; the zero value: none
+
+	// Admit tells what happens to a client's connection from an address that has come to a listener, and is within all limits;
+	// nil: it is served. It may be called by any goroutine.
+	Admit func(listener string, ip netip.Addr) Admission
 
 	// Work is the memory that decoded requests take while they are served; nil: no bounds.
 	Work *budget.Budget
@@ -50,14 +56,42 @@ type Peers struct {
 	Memory   int64 // bytes of receive buffers that clients cannot take, 8 MiB; larger requests of peers take RequestMemory
 }
 
+// Admission is what a server does with a new connection, besides its limits.
+type Admission struct {
+	Wait   time.Duration // until it is served
+	Refuse error         // why it is closed then; nil: it is served
+}
+
 // Listener is an address on which a server accepts connections, and the rules for those
 // connections.
 type Listener struct {
 	net.Listener
 
-	Name     string // Kafka's name of the listener: "PLAINTEXT"
-	MaxFrame int    // bytes of a request; 0: Config.MaxFrame, which is also the most
+	Name     string          // Kafka's name of the listener: "PLAINTEXT"
+	Protocol config.Protocol // whether connections are encrypted, and whether their clients must log in
+	MaxFrame int             // bytes of a request; 0: Config.MaxFrame, which is also the most
+
+	// TLS returns what the handshake of a new connection uses; nil: connections are not encrypted. Any goroutine may call it.
+	TLS func() *tls.Config
+
+	// Sharing says which connections come in, of a listener whose Protocol does not encrypt and that may change while it is open; it needs TLS.
+	// nil: those of the Protocol. Any goroutine may call it.
+	Sharing func() Sharing
 }
+
+// Sharing says which connections a listener without encryption takes.
+//
+//	PlainOnly --> PlainAndTLS --> TLSOnly
+//
+// Those with TLS are of the protocol SASL_SSL. A connection stays what it was when it came.
+type Sharing uint8
+
+// The kinds of sharing.
+const (
+	PlainOnly   Sharing = iota // as the listener's protocol says
+	PlainAndTLS                // both: the first byte of a connection tells one with TLS
+	TLSOnly
+)
 
 // Limits bound the connections that are accepted from now on; open ones stay. The zero value
 // is no limit.

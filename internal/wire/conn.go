@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,9 @@ import (
 
 	"github.com/leatstream/leat/internal/budget"
 )
+
+// errGoneMuted is why the goroutine of a muted connection ends if the connection was closed meanwhile.
+var errGoneMuted = errors.New("the connection was closed while it was muted")
 
 // Handler opens a Session for every accepted connection.
 type Handler interface {
@@ -55,6 +59,7 @@ type Conn struct {
 	listener *Listener
 	nc       net.Conn
 	sock     socket
+	secured  securedSocket // the socket, if the listener asks for TLS; nil: it does not
 
 	in   input
 	out  output
@@ -63,13 +68,17 @@ type Conn struct {
 	activity activity
 
 	proven    atomic.Bool           // it is a peer's; set once, by Prove
+	plain     atomic.Bool           // it has come without TLS to a listener that may be shared; set once, before the session is opened
 	finishing atomic.Pointer[error] // why it is to be closed when all its answers are sent; nil: it is not
+
+	mutedUntil atomic.Int64 // on the clock of the server's muted list; 0: it is not muted
 
 	entry  connEntry  // owned by the registry
 	sample heldSample // owned by the sweeper
 
 	// The fields below belong to the connection's goroutine.
 
+	tls      *tls.Conn // set before the session is opened; nil: the connection is not encrypted
 	sess     Session
 	lease    *buffer       // keeps the bodies that the session may still use: from Serve until Flush returns
 	leasedAt uint64        // the place of the first request whose body is in lease; the requests before it have lost theirs
@@ -77,8 +86,11 @@ type Conn struct {
 	clientID string
 	key      int16 // the API of the last requests
 	requests int64 // their number, which is not in Stats yet
+	tokens   bool  // the next frames are tokens: see Request.ExpectTokens
+	isNew    bool  // it is a newcomer's, for all that its goroutine knows
 
-	waits *waitingPlace // nil: it is not in the waiting room
+	waits   *waitingPlace // nil: it is not in the waiting room
+	refusal error         // why it is closed when it is muted no longer; nil: it is served
 }
 
 // refusedError marks that the session refused a request.
@@ -94,10 +106,14 @@ func newConn(s *Server, l *Listener, nc net.Conn) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{srv: s, listener: l, nc: nc, sock: sock, activity: activity{sweeps: &s.sweeps}}
+	c := &Conn{srv: s, listener: l, nc: nc, sock: sock, activity: activity{sweeps: &s.sweeps}, isNew: true}
 	c.in.pool, c.in.activity, c.in.received = s.buffers, &c.activity, &s.stats.BytesIn
 	c.in.startClass = firstClass
 	c.SetMaxFrame(l.MaxFrame)
+	if l.TLS != nil && l.Sharing == nil {
+		c.secured = newTLSSocket(sock, &s.records)
+		c.sock, sock = c.secured, c.secured
+	}
 	c.out.sock, c.out.shared, c.out.activity, c.out.conn = sock, &s.shared, &c.activity, c
 	return c, nil
 }
@@ -107,6 +123,17 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
 // ListenerName is Kafka's name of the listener that accepted the connection.
 func (c *Conn) ListenerName() string { return c.listener.Name }
+
+// AsksForLogin tells whether the client must log in with SASL before it may do anything else.
+func (c *Conn) AsksForLogin() bool {
+	if c.listener.Sharing != nil {
+		return c.tls != nil
+	}
+	return c.listener.Protocol.AsksForLogin()
+}
+
+// IsPlain tells whether a connection has come without TLS to a listener that may be shared: see Sharing. Any goroutine may call it.
+func IsPlain(c *Conn) bool { return c.plain.Load() }
 
 // RemoteAddr is the client's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
@@ -160,7 +187,7 @@ func (c *Conn) Close(reason error) {
 	}
 	_ = c.nc.Close() // an error would have no effect
 	c.in.stop()
-	if before == connSuspended {
+	if before.hasNoGoroutine() {
 		c.startAgain()
 	}
 }
@@ -189,39 +216,55 @@ func (c *Conn) endReason() error {
 	return nil
 }
 
-// serveRequests serves the connection until it ends; false: until it is suspended.
+// serveRequests serves the connection until it ends; false: until it is suspended or muted.
 func (c *Conn) serveRequests() (ended bool) {
-	err := c.openSession()
+	var err error
 	for err == nil && c.endReason() == nil {
-		switch err = c.sock.read(&c.in); {
-		case err == nil:
-			if c.in.hasFrame() {
-				err = catchPanic(c.serveInput)
+		sleeps := false
+		switch {
+		case isMuted(c):
+			sleeps, err = sleepMuted(c)
+		case c.refusal != nil:
+			err = c.refusal
+		case c.sess == nil:
+			if err = shakeHands(c); err == nil {
+				err = c.openSession()
 			}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			var suspended bool
-			if suspended, err = c.trySuspend(); suspended {
-				return false
-			}
+		case c.in.hasFrame(): // it has come before the connection was muted
+			err = catchPanic(c.serveInput)
 		default:
-			err = markGone(err)
+			sleeps, err = readInput(c)
+		}
+		if sleeps {
+			return false
 		}
 	}
 	c.endConn(err)
 	return true
 }
 
-// openSession has the handler make the session, if there is none yet.
-func (c *Conn) openSession() error {
-	if c.sess != nil {
-		return nil
+// readInput reads, and serves the requests that have come.
+func readInput(c *Conn) (sleeps bool, err error) {
+	switch err = c.sock.read(&c.in); {
+	case err == nil:
+		if c.in.hasFrame() && !isMuted(c) {
+			err = catchPanic(c.serveInput)
+		}
+		return false, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return c.trySuspend()
 	}
+	return false, markGone(err)
+}
+
+// openSession has the handler make the session.
+func (c *Conn) openSession() error {
 	err := catchPanic(func() error {
 		c.sess = c.srv.handler.Open(c)
 		return nil
 	})
-	if err == nil {
-		c.life.changeState(connReading)
+	if err == nil && !c.life.changeState(connReading) { // the session may have refused the client
+		err = c.life.closeReason()
 	}
 	return err
 }
@@ -248,14 +291,14 @@ func (c *Conn) endConn(err error) {
 	c.out.helpers.Wait()
 	if c.sess != nil {
 		if err := catchPanic(func() error { c.sess.Close(); return nil }); err != nil {
-			c.reportEnd(err)
+			c.srv.reportEnd(c, err)
 		}
 	}
 	c.releaseDecoded()
 	c.srv.held.releaseOfConn(c)
 	c.endLease() // not before the session is closed: it may use the bodies until then
 	c.in.dropBuffer()
-	c.reportEnd(c.life.closeReason())
+	c.srv.reportEnd(c, c.life.closeReason())
 }
 
 // serveInput serves the requests of one read and sends the answers that are ready.
@@ -279,7 +322,7 @@ func (c *Conn) serveFrames() error {
 	for c.in.hasFrame() {
 		frame, err := c.in.nextFrame()
 		if err != nil {
-			return c.refuseFrame(err)
+			return refuseFrame(c, err)
 		}
 		if err := c.serveFrame(frame); err != nil {
 			return err
@@ -289,19 +332,28 @@ func (c *Conn) serveFrames() error {
 				return err
 			}
 		}
+		if isMuted(c) { // the rest is served later
+			return nil
+		}
 	}
 	return nil
 }
 
 func (c *Conn) serveFrame(frame []byte) error {
-	h, body, err := c.srv.guard.parseHeader(frame)
+	h, body, err := header{key: TokenKey}, frame, error(nil)
+	if !c.tokens {
+		h, body, err = c.srv.guard.parseHeader(frame)
+	}
 	if err != nil {
-		return c.refuseFrame(err)
+		return refuseFrame(c, err)
 	}
 	if c.waits != nil {
 		if err := c.srv.checkWaiting(c, h.key); err != nil {
 			return err
 		}
+	}
+	if c.isNew && !c.AsksForLogin() {
+		c.Settle()
 	}
 	if string(h.clientID) != c.clientID {
 		c.clientID = string(h.clientID)
@@ -346,7 +398,8 @@ func (s shape) workMemory(most int64) int64 {
 
 // reserveWork waits until there is work memory to serve a request. A request that may need more
 // than the largest reservation gets that one, so that it is the only large one.
-func (c *Conn) reserveWork(r *Request, s shape) (*decodeMemory, error) {
+func reserveWork(r *Request, s shape) (*decodeMemory, error) {
+	c := r.Conn
 	c.releaseDecoded() // of an earlier call
 	n := s.workMemory(c.srv.cfg.Work.Most(c.workClass(budget.Command)))
 	held, err := r.Reserve(budget.Command, n)
@@ -378,7 +431,7 @@ func (c *Conn) GiveUpBodies() {
 }
 
 // Context ends with the connection.
-func (c *Conn) Context() context.Context { return connContext{c.life.closedChan()} }
+func (c *Conn) Context() context.Context { return connContext{c.life.closedChan(), remoteIP(c.nc)} }
 
 // releaseDecoded gives back the memory of the request that was decoded last, except for the
 // part that its answer has taken.
@@ -400,7 +453,8 @@ func (c *Conn) flushSession() {
 }
 
 // leasedBuffer is the buffer that has the request's body; nil: the session has given it up.
-func (c *Conn) leasedBuffer(r *Request) *buffer {
+func (r *Request) leasedBuffer() *buffer {
+	c := r.Conn
 	if r.seq < c.leasedAt {
 		return nil
 	}
@@ -453,6 +507,7 @@ func (c *Conn) drainAnswers(limit bounds) {
 	if c.sock.isDelivered() { // an idle client does not delay a stop
 		patience = lingerRead
 	}
+	c.out.sendEnd()
 	h, ok := c.nc.(interface{ CloseWrite() error })
 	if ok && h.CloseWrite() == nil && c.nc.SetReadDeadline(time.Now().Add(patience)) == nil {
 		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
@@ -491,7 +546,7 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 	c.in.prepareToWait()
 	c.clientID = "" // an idle connection keeps no name; the next request brings it again
 	p := c.srv.idlePoller()
-	if p == nil || c.in.buf != nil || !p.addSocket(c.sock, c.wake) {
+	if p == nil || c.in.buf != nil || !p.addSocket(c.sock, func() { wakeFrom(c, connSuspended) }) {
 		return false, nil
 	}
 	c.srv.conns.setSuspended(c, true)
@@ -505,27 +560,98 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 	return false, nil
 }
 
-// wake gives a suspended connection a goroutine again.
+// wake gives a suspended or muted connection a goroutine again.
 func (c *Conn) wake() {
 	if c.life.wake() {
 		c.startAgain()
 	}
 }
 
-// startAgain starts a goroutine for a connection that was suspended.
+// wakeFrom is wake for a connection in one of these states only.
+func wakeFrom(c *Conn, state connState) {
+	if c.life.wakeFrom(state) {
+		c.startAgain()
+	}
+}
+
+// Mute has the connection read and serve no further requests for a time, from now on, as Kafka does with clients that are
+// above a quota (KIP-219). Requests that were read are answered, and those that have come and were not served wait. The
+// longest of several times counts. Another node's connection is never muted. Any goroutine may call it.
+//
+// A muted connection has no goroutine, and keeps no buffer but one for the bytes that have come.
+func (c *Conn) Mute(d time.Duration) {
+	if d <= 0 || c.proven.Load() {
+		return
+	}
+	until := int64(c.srv.muted.clock() + d)
+	for {
+		now := c.mutedUntil.Load()
+		if now >= until || c.mutedUntil.CompareAndSwap(now, until) {
+			return
+		}
+	}
+}
+
+// isMuted tells whether the connection is muted now.
+func isMuted(c *Conn) bool {
+	until := c.mutedUntil.Load()
+	if until == 0 {
+		return false
+	}
+	if int64(c.srv.muted.clock()) < until {
+		return true
+	}
+	c.mutedUntil.CompareAndSwap(until, 0)
+	return false
+}
+
+// sleepMuted is called when the connection is muted. If it returns true, the connection belongs to the muted list, and the
+// goroutine must end.
+func sleepMuted(c *Conn) (sleeps bool, err error) {
+	c.in.prepareToWait()
+	c.clientID = ""
+	until := time.Duration(c.mutedUntil.Load())
+	if c.in.buf == nil {
+		c.srv.conns.setSuspended(c, true) // the sweeper has little to do for it
+	}
+	if c.life.changeState(connMuted) {
+		// From the next call on the connection belongs to the goroutine that wakes it, perhaps already.
+		c.srv.muted.add(c, until)
+		if c.endReason() == nil || !c.life.wake() {
+			return true, nil
+		}
+	}
+	c.srv.conns.setSuspended(c, false)
+	if c.life.currentState() == connClosed {
+		return false, errGoneMuted
+	}
+	return false, nil
+}
+
+// endMute gives the connection a goroutine again, if it is still muted.
+func (c *Conn) endMute() {
+	c.activity.noteProgress() // the time in which it was muted does not count as the client's
+	wakeFrom(c, connMuted)
+}
+
+// startAgain starts a goroutine for a connection that was suspended or muted.
 func (c *Conn) startAgain() {
 	c.srv.conns.setSuspended(c, false)
 	go c.srv.serveConn(c) // it is counted in Server.running as long as it is open
 }
 
-// reportEnd logs why the connection has ended.
-func (c *Conn) reportEnd(reason error) {
-	s := c.srv
+// reportEnd logs why a connection has ended.
+func (s *Server) reportEnd(c *Conn, reason error) {
 	var p *panicError
 	var away *turnedAwayError
+	var failed *handshakeError
 	switch {
 	case errors.As(reason, &away):
 		s.reportTurnedAway(c.nc, away.limit)
+	case errors.As(reason, &failed):
+		if log := s.lines.nextLine(); log != nil {
+			log.Warn("connection closed", "client", c.RemoteAddr().String(), "listener", c.listener.Name, "reason", reason)
+		}
 	case errors.As(reason, &p):
 		s.stats.Panics.Add(1)
 		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr().String(), "panic", p.value, "stack", string(p.stack))

@@ -14,9 +14,12 @@
 // Listeners. A Handler makes a Session for each Conn. A Request is answered with a
 // Response, which is bytes and, between them, Sections of files. A Conn consists of an
 // input (receive buffer, frames), an output (the order of answers, and which goroutine
-// sends them) and a lifecycle (reading, serving, blocked, suspended, draining, closed).
-// They use a socket to read and send. A sweeper closes connections whose time-outs are
+// sends them) and a lifecycle (handshaking, reading, serving, blocked, suspended, muted, draining, closed).
+// They use a socket to read and send, which encrypts if its listener asks for it. A sweeper closes connections whose time-outs are
 // over, and an idle poller watches those that have no goroutine.
+//
+// TLS: a connection of a listener with TLS begins with the handshake, which is bounded in time, bytes and number
+// (handshakes). Its Session is opened after it. The socket is then a tlsSocket, which encrypts for a socket without waiting.
 //
 // A frame, both ways, is a length of four bytes and that many bytes: a header
 // (key, version, correlation id, client id and, in flexible versions, tagged
@@ -48,8 +51,8 @@
 // Conn.Contain closes its connection and does not end the process.
 //
 // Concurrency: the methods of a Server and a Conn, and those that answer a Request, may
-// be called by any goroutine. Uncork, SetMaxFrame, Prove and a Session's use of Body belong to
+// be called by any goroutine. Uncork, SetMaxFrame, Request.ExpectTokens, Prove and a Session's use of Body belong to
 // the connection's goroutine. The mutexes of Server, registry, lifecycle, output,
-// heldAnswers and bufferPool are never held together, and no callback, wait or system
+// heldAnswers, handshakes, tlsSocket and bufferPool are never held together, and no callback, wait or system
 // call happens while one is held.
 package wire

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,9 @@ const (
 
 	maxClientID   = 1 << 10 // bytes of a client id that are kept; real ones are shorter
 	maxHeaderTags = 64      // Kafka's requests have none
+
+	// TokenKey is the key of a request that is a token of a login: see Request.ExpectTokens. No request of Kafka's has it.
+	TokenKey int16 = math.MinInt16
 )
 
 // errForeign closes a connection whose first bytes belong to another protocol.
@@ -86,7 +90,7 @@ func describeBadSize(b []byte, limit int) error {
 	if n <= 0 {
 		return fmt.Errorf("%w: its size is %d", errFrameSize, n)
 	}
-	return fmt.Errorf("%w: its size is %d, and the limit is %d (socket.request.max.bytes, or the part of queued.max.request.bytes that one request may take)", errFrameSize, n, limit)
+	return fmt.Errorf("%w: its size is %d, and the limit is %d (socket.request.max.bytes, or the part of queued.max.request.bytes that one request may take; before a login sasl.server.max.receive.size)", errFrameSize, n, limit)
 }
 
 // nameForeignProtocol names the protocol that these first bytes belong to, if any.
@@ -107,6 +111,9 @@ func nameForeignProtocol(b []byte) string {
 
 // nameOfKey is the name of an API.
 func nameOfKey(key int16) string {
+	if key == TokenKey {
+		return "token of a login"
+	}
 	if name := kmsg.NameForKey(key); name != "Unknown" {
 		return name
 	}

@@ -8,7 +8,7 @@ import (
 
 // errQueued closes a connection whose request waits for work memory, when its receive buffer is
 // needed and nothing else gives memory back.
-var errQueued = errors.New("the memory for requests is exhausted, and a request of this connection waited for work memory")
+var errQueued = errors.New("the memory for requests is exhausted, and a request of this connection waited for work memory, or for the end of a throttle")
 
 // errNoMemory closes a connection that waits for memory, or whose memory others need.
 var errNoMemory = errors.New("the memory for requests is exhausted, and this connection was slower than others to send the rest of a request")

@@ -3,8 +3,11 @@ package wire
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // ErrElsewhere is wrapped by the reason for which a session ends a connection if the client should try again, and better at
@@ -22,29 +25,35 @@ var (
 
 // connState is the state of a connection.
 //
-//	opening --> reading <--> serving <--> blocked --> queued --> serving
-//	             |   ^          |
-//	             v   |          |
-//	          suspended         |
-//	                            v
+//	handshaking, with TLS only
+//	    |
+//	    v
+//	 opening --> reading <--> serving <--> blocked --> queued --> serving
+//	              |   ^          |
+//	              v   |          |
+//	           suspended         |
+//	           or muted          |
+//	                             v
 //	reading, serving ------> draining
 //	any -------------------> closed
 //
 // The connection's goroutine makes all transitions but two: any goroutine may close the
-// connection, or wake a suspended one. The goroutine that wakes or closes a suspended
-// connection starts a goroutine for it. By whose limits it is counted is a state of its own:
+// connection, or wake a suspended or muted one. The goroutine that wakes or closes such a
+// connection starts a goroutine for it. A connection may be muted before its session is made. By whose limits it is counted is a state of its own:
 // connClass.
 type connState uint8
 
 const (
-	connOpening   connState = iota // the handler makes its session
-	connReading                    // its goroutine waits for requests, or for a buffer to read them into
-	connServing                    // its goroutine hands requests to the session
-	connBlocked                    // its goroutine waits until there is room for more answers
-	connQueued                     // its goroutine waits in line for work memory
-	connSuspended                  // it has no goroutine: the idle poller waits for requests
-	connDraining                   // no more requests are served; its last answers are sent
-	connClosed                     // nothing is read or sent any more
+	connOpening     connState = iota // the handler makes its session
+	connHandshaking                  // its goroutine does the handshake of TLS, of a listener that asks for it
+	connReading                      // its goroutine waits for requests, or for a buffer to read them into
+	connServing                      // its goroutine hands requests to the session
+	connBlocked                      // its goroutine waits until there is room for more answers
+	connQueued                       // its goroutine waits in line for work memory
+	connSuspended                    // it has no goroutine: the idle poller waits for requests
+	connMuted                        // it has no goroutine: no requests are read until its time is over
+	connDraining                     // no more requests are served; its last answers are sent
+	connClosed                       // nothing is read or sent any more
 )
 
 // lifecycle is a connection's state.
@@ -66,12 +75,26 @@ func (l *lifecycle) changeState(state connState) (open bool) {
 	return true
 }
 
-// wake changes the state from suspended to reading. If it returns true, the caller must start a
+// hasNoGoroutine tells whether a connection in the state has no goroutine.
+func (s connState) hasNoGoroutine() bool { return s == connSuspended || s == connMuted }
+
+// wake changes the state from suspended or muted to reading. If it returns true, the caller must start a
 // goroutine for the connection.
 func (l *lifecycle) wake() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state != connSuspended {
+	if !l.state.hasNoGoroutine() {
+		return false
+	}
+	l.state = connReading
+	return true
+}
+
+// wakeFrom is wake for one of these states only.
+func (l *lifecycle) wakeFrom(state connState) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state != state {
 		return false
 	}
 	l.state = connReading
@@ -107,8 +130,11 @@ func (l *lifecycle) closedChan() <-chan struct{} {
 	return l.ended
 }
 
-// connContext is a context that ends with a connection.
-type connContext struct{ done <-chan struct{} }
+// connContext is a context that ends with a connection, and has its client's address (budget.OriginOf).
+type connContext struct {
+	done <-chan struct{}
+	from netip.Addr
+}
 
 func (c connContext) Done() <-chan struct{} { return c.done }
 
@@ -123,7 +149,12 @@ func (c connContext) Err() error {
 
 func (connContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-func (connContext) Value(any) any { return nil }
+func (c connContext) Value(key any) any {
+	if key == (budget.Origin{}) {
+		return c.from
+	}
+	return nil
+}
 
 // currentState is the present state.
 func (l *lifecycle) currentState() connState {

@@ -155,6 +155,13 @@ func (s *outputShared) mostMemory() int64 {
 	return maxUnsent
 }
 
+// useSocket replaces the socket, before the first answer.
+func (o *output) useSocket(s socket) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sock = s
+}
+
 // issuePlace issues the next place in the order of answers.
 func (o *output) issuePlace() uint64 {
 	seq := o.issued
@@ -342,7 +349,7 @@ func (o *output) noteMemoryLocked() {
 	memory, step := o.memoryLocked(), int64(unsentStep)
 	counted := memory
 	if o.blocked {
-		counted += blockedMemory
+		counted += blockedMemory + o.sock.heldBytes()
 	}
 	if o.blocked || o.early.n > 0 || counted == 0 { // many connections may each have a little for long
 		step = 1
@@ -451,7 +458,7 @@ func (o *output) setBlocked(blocked bool) {
 // sendNext sends one batch, and removes the bytes that were sent from the outbox.
 func (o *output) sendNext(w *writer, as senderRole) error {
 	w.batch.mayWait = as == asHelper
-	n, err := 0, w.gatherBatch(o.sock.isNonblocking())
+	n, err := 0, w.gatherBatch(o.sock.sendsFiles())
 	if err == nil {
 		n, err = o.sock.send(&w.batch)
 		o.shared.sent.Add(int64(n))
@@ -520,11 +527,29 @@ func (o *output) stopSending() {
 	var left droppedAnswers
 	o.mu.Lock()
 	o.sender = senderNone
-	if o.flow == flowClosed {
+	isClosed := o.flow == flowClosed
+	if isClosed {
 		left = o.takeDroppedLocked()
 	}
 	o.mu.Unlock()
 	left.releaseAll(&o.shared.requests)
+	if isClosed {
+		o.sock.drop()
+	}
+}
+
+// sendEnd tells the client that nothing follows, unless a sender is at work.
+func (o *output) sendEnd() {
+	o.mu.Lock()
+	isFree := o.sender != senderActive && o.flow != flowClosed
+	if isFree {
+		o.sender = senderActive
+	}
+	o.mu.Unlock()
+	if isFree {
+		o.sock.sendEnd()
+		o.stopSending()
+	}
 }
 
 // close drops all unsent answers, at once or when the sender notices it.
@@ -542,11 +567,15 @@ func (o *output) close() {
 		close(o.resume)
 		o.resume = nil
 	}
-	if o.sender != senderActive {
+	isLast := o.sender != senderActive
+	if isLast {
 		left = o.takeDroppedLocked()
 	}
 	o.mu.Unlock()
 	left.releaseAll(&o.shared.requests)
+	if isLast {
+		o.sock.drop()
+	}
 }
 
 // countAnswers is how many answers were made, in the order of the requests.
@@ -606,5 +635,5 @@ func (o *output) holdsMuch() bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.blocked && !o.exempted && o.memoryLocked() > least
+	return o.blocked && !o.exempted && o.memoryLocked()+o.sock.heldBytes() > least
 }

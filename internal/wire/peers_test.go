@@ -257,18 +257,6 @@ func TestPlacesOfMembers(t *testing.T) {
 	})
 }
 
-// TestNetworks proves by what connections in the waiting room are counted.
-func TestNetworks(t *testing.T) {
-	for a, want := range map[string]string{"10.0.0.7": "10.0.0.7", "2001:db8::1": "2001:db8::", "2001:db8::ffff:1:2:3": "2001:db8::", "fe80::1%eth0": "fe80::"} {
-		if got := networkOf(netip.MustParseAddr(a)); got != netip.MustParseAddr(want) {
-			t.Errorf("%s is counted by %v, want %s", a, got, want)
-		}
-	}
-	if got := networkOf(netip.Addr{}); got.IsValid() {
-		t.Errorf("no address is counted by %v", got)
-	}
-}
-
 // TestWaitingTime proves that a connection which does not prove in time that it is a peer's is closed,
 // whatever it has begun, and that one which does stays.
 func TestWaitingTime(t *testing.T) {

@@ -75,8 +75,8 @@ func (p *idlePoller) wakeReady() {
 // bytes have come after a call of armSocket; it may be called at other times too, and must do
 // no harm then. addSocket returns false if the socket cannot be watched.
 func (p *idlePoller) addSocket(sock socket, wake func()) bool {
-	s, ok := sock.(*rawSocket)
-	if !ok {
+	s := rawOf(sock)
+	if s == nil {
 		return false
 	}
 	if s.watched != nil {
@@ -98,8 +98,8 @@ func (p *idlePoller) addSocket(sock socket, wake func()) bool {
 // connection may belong to another goroutine before armSocket returns, so it uses only fields
 // of the socket that never change. It returns false if the socket cannot be watched any more.
 func (p *idlePoller) armSocket(sock socket) bool {
-	s, ok := sock.(*rawSocket)
-	return ok && p.controlSocket(s, unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLRDHUP)
+	s := rawOf(sock)
+	return s != nil && p.controlSocket(s, unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLRDHUP)
 }
 
 func (p *idlePoller) controlSocket(s *rawSocket, op int, events uint32) bool {
@@ -115,8 +115,8 @@ func (p *idlePoller) controlSocket(s *rawSocket, op int, events uint32) bool {
 
 // removeSocket removes a socket.
 func (p *idlePoller) removeSocket(sock socket) {
-	s, ok := sock.(*rawSocket)
-	if !ok || s.watched == nil {
+	s := rawOf(sock)
+	if s == nil || s.watched == nil {
 		return
 	}
 	p.mu.Lock()

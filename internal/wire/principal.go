@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"time"
@@ -8,6 +9,8 @@ import (
 
 // connClass says by which limits a connection is counted.
 //
+//	                              .--its place is given to another client--> evicted, and closed
+//	                              |
 //	accepted --within Limits and MaxConns--> client --Prove, if Peers.Conns has room--> peer
 //	    |                                                                                ^
 //	    '--a limit is reached, but peers are expected--> waiting ---------Prove----------'
@@ -29,8 +32,9 @@ const (
 	classClient connClass = iota
 	classWaiting
 	classPeer
+	classEvicted // it was a newcomer's, and ends
 
-	classes = int(classPeer) + 1
+	classes = int(classEvicted) + 1
 )
 
 const (
@@ -97,6 +101,7 @@ func (c *Conn) Prove() error {
 	}
 	s.stats.countClass(before, -1)
 	s.stats.countClass(after, 1)
+	c.Settle()
 	c.waits = nil
 	c.in.useReserve(s.reserve)
 	c.out.exempt()
@@ -140,7 +145,7 @@ func (s *Server) checkWaiting(c *Conn, key int16) error {
 }
 
 // refuseFrame returns the reason to close a connection that has sent a frame which cannot be read.
-func (c *Conn) refuseFrame(err error) error {
+func refuseFrame(c *Conn, err error) error {
 	if c.waits != nil {
 		return c.waits.refusal
 	}
@@ -151,6 +156,9 @@ func (c *Conn) refuseFrame(err error) error {
 // WatchPeer has the system notice within PeerSilence that the other end of a connection is gone, or
 // takes nothing that is sent to it. It does nothing for a connection that is not TCP.
 func WatchPeer(nc net.Conn) error {
+	if encrypted, ok := nc.(*tls.Conn); ok {
+		nc = encrypted.NetConn()
+	}
 	tc, ok := nc.(*net.TCPConn)
 	if !ok {
 		return nil

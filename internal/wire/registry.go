@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"iter"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // connEntry is a connection's place in a registry, which guards it.
@@ -18,6 +21,8 @@ type connEntry struct {
 	class      connClass
 	greeted    time.Time // when it began the handshake, if it waits; zero: it has not
 	isMember   bool      // it waits, and comes from an address of a member
+	newcomer   *list.Element
+	came       time.Time // when it became a newcomer
 }
 
 // registry has the connections of a server, and bounds their number.
@@ -30,6 +35,8 @@ type registry struct {
 	memory    int // clients' connections for which there is memory; 0: no bound
 	limits    Limits
 	perIP     map[netip.Addr]int // the number of clients' connections by address; nil without a limit
+
+	newcomers newcomers // of the clients' connections
 
 	mostPeers, mostWaiting int     // connections for which there are file descriptors
 	waiting                []*Conn // the connections in the waiting room, the oldest first
@@ -73,11 +80,42 @@ func (g *registry) setLimits(l Limits) {
 	}
 }
 
-// addConn adds a client's connection, unless a limit is reached.
-func (g *registry) addConn(c *Conn) error {
+// addConn adds a client's connection, unless a limit is reached, which it returns. If it is one of all connections together, a newcomer is
+// evicted for the new connection, if there is one; the caller must close it.
+func (g *registry) addConn(c *Conn) (evicted *Conn, limit error) {
 	ip := remoteIP(c.nc)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if most, ok := g.limits.forIP(ip); ok && ip.IsValid() && g.perIP[ip] >= most {
+		return nil, fmt.Errorf("max.connections.per.ip allows this address %d at a time, and so many are open", g.perIP[ip])
+	}
+	if limit = g.checkCountLocked(); limit != nil {
+		if evicted = g.newcomers.choose(ip); evicted == nil || g.counts[classEvicted] >= g.mostEvicted() {
+			return nil, limit
+		}
+		g.uncountLocked(evicted)
+		evicted.entry.class = classEvicted
+		g.counts[classEvicted]++
+	}
+	if g.perIP != nil {
+		g.perIP[ip]++
+	}
+	g.newcomers.add(c)
+	linkConn(&g.awake, c)
+	g.counts[classClient]++
+	return evicted, limit
+}
+
+// mostEvicted is how many evicted connections may not have ended yet.
+func (g *registry) mostEvicted() int {
+	if g.most == 0 {
+		return mostEvicted
+	}
+	return min(max(g.most/evictedShare, leastEvicted), mostEvicted)
+}
+
+// checkCountLocked returns an error if there are as many clients' connections as there may be.
+func (g *registry) checkCountLocked() error {
 	count := g.counts[classClient]
 	if g.most > 0 && count >= g.most {
 		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise that limit", count, errNoDescriptors)
@@ -88,15 +126,14 @@ func (g *registry) addConn(c *Conn) error {
 	if g.limits.Conns > 0 && count >= g.limits.Conns {
 		return fmt.Errorf("max.connections allows %d at a time, and so many are open", count)
 	}
-	if most, ok := g.limits.forIP(ip); ok && ip.IsValid() && g.perIP[ip] >= most {
-		return fmt.Errorf("max.connections.per.ip allows this address %d at a time, and so many are open", g.perIP[ip])
-	}
-	if g.perIP != nil {
-		g.perIP[ip]++
-	}
-	linkConn(&g.awake, c)
-	g.counts[classClient]++
 	return nil
+}
+
+// settleConn takes a connection out of the newcomers.
+func (g *registry) settleConn(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.newcomers.remove(c)
 }
 
 // addWaiting adds a connection to the waiting room; isMembers tells whether an address is a member's, nil: none is.
@@ -106,7 +143,7 @@ func (g *registry) addConn(c *Conn) error {
 // stranger, so that no flood of strangers keeps the nodes of the cluster apart.
 func (g *registry) addWaiting(c *Conn, isMembers func(ip netip.Addr) bool) (evicted *Conn, ok bool) {
 	ip := remoteIP(c.nc)
-	from, most := networkOf(ip), waitingPerIP
+	from, most := budget.NetworkOf(ip), waitingPerIP
 	isMember := isMembers != nil && isMembers(ip)
 	if isMember {
 		most = waitingPerMember
@@ -115,14 +152,14 @@ func (g *registry) addWaiting(c *Conn, isMembers func(ip netip.Addr) bool) (evic
 	defer g.mu.Unlock()
 	ofNetwork := 0
 	for _, w := range g.waiting {
-		if networkOf(remoteIP(w.nc)) == from {
+		if budget.NetworkOf(remoteIP(w.nc)) == from {
 			ofNetwork++
 		}
 	}
 	if crowded := ofNetwork >= most; crowded || len(g.waiting) >= g.mostWaiting {
 		i := g.chooseEvictedLocked(isMember && !crowded, func(w *Conn) bool {
 			if crowded {
-				return networkOf(remoteIP(w.nc)) == from
+				return budget.NetworkOf(remoteIP(w.nc)) == from
 			}
 			return isMember || !w.entry.isMember
 		})
@@ -182,7 +219,7 @@ func (g *registry) promoteConn(c *Conn) (before, after connClass) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	before = c.entry.class
-	if before == classPeer || g.counts[classPeer] >= g.mostPeers {
+	if before == classPeer || before == classEvicted || g.counts[classPeer] >= g.mostPeers {
 		return before, before
 	}
 	g.uncountLocked(c)
@@ -202,6 +239,7 @@ func (g *registry) removeConn(c *Conn) connClass {
 
 // uncountLocked takes a connection out of the counts of its class.
 func (g *registry) uncountLocked(c *Conn) {
+	g.newcomers.remove(c)
 	g.counts[c.entry.class]--
 	switch ip := remoteIP(c.nc); {
 	case c.entry.class == classWaiting:
@@ -290,19 +328,6 @@ func remoteIP(nc net.Conn) netip.Addr {
 		return a.AddrPort().Addr().Unmap()
 	}
 	return netip.Addr{}
-}
-
-// networkOf is what stands for an address where its connections are counted: an IPv6 host has all
-// addresses of a /64.
-func networkOf(ip netip.Addr) netip.Addr {
-	if !ip.Is6() {
-		return ip
-	}
-	network, err := ip.WithZone("").Prefix(64)
-	if err != nil {
-		return ip
-	}
-	return network.Addr()
 }
 
 // isLocal tells whether the client is on this machine: its address is a loopback one, or the

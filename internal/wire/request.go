@@ -19,6 +19,11 @@ type Request struct {
 	Version       int16
 	CorrelationID int32
 	ClientID      string
+	// Charge is what the request costs its client; nil: nothing that is measured. The Session sets it in Serve.
+	Charge Charge
+	// Note is told of the response when it is known, before it is sent; nil: nobody is. The Session sets it in Serve, for
+	// requests whose answer is a kmsg.Response, and must not change what it is given.
+	Note func(resp kmsg.Response)
 
 	seq  uint64 // its place in the order of answers
 	resp Response
@@ -42,7 +47,7 @@ type Request struct {
 func (r *Request) Body() []byte {
 	b := r.kept
 	if b == nil {
-		b = r.Conn.leasedBuffer(r)
+		b = r.leasedBuffer()
 	}
 	if b == nil {
 		return nil
@@ -52,6 +57,11 @@ func (r *Request) Body() []byte {
 
 // BodySize is the number of bytes of the body.
 func (r *Request) BodySize() int { return r.to - r.from }
+
+// ExpectTokens says whether the next frames of the connection are tokens of a login, without the header of a request: so old clients of
+// Kafka log in, after a handshake of version 0. A token comes to the Session as a request with TokenKey whose body is the whole
+// frame, and its answer has no header either. Only Serve may call it, before it answers.
+func (r *Request) ExpectTokens(expected bool) { r.Conn.tokens = expected }
 
 // IsFirst tells whether no request came before it on its connection.
 func (r *Request) IsFirst() bool { return r.seq == 0 }
@@ -64,7 +74,7 @@ func (r *Request) KeepBody() {
 	if r.kept != nil {
 		return
 	}
-	b := r.Conn.leasedBuffer(r)
+	b := r.leasedBuffer()
 	if own := r.Conn.in.copyMuchSmaller(b, r.from, r.to); own != nil {
 		r.kept, r.from, r.to = own, 0, r.BodySize()
 		return
@@ -83,7 +93,7 @@ func (r *Request) KeepBody() {
 func (r *Request) Decode() (kmsg.Request, error) {
 	shape, err := r.checkShape()
 	if err == nil {
-		r.decoded, err = r.Conn.reserveWork(r, shape)
+		r.decoded, err = reserveWork(r, shape)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
@@ -149,7 +159,7 @@ func (r *Request) Reserve(class budget.Class, n int64) (budget.Reservation, erro
 // the body of r into a small buffer.
 func (r *Request) shrinkLease() {
 	c := r.Conn
-	if c.leasedBuffer(r) == nil {
+	if r.leasedBuffer() == nil {
 		return
 	}
 	c.endLease()
@@ -183,10 +193,19 @@ const responseHead = 8
 // Reply encodes and sends a response; its version is set from the request.
 func (r *Request) Reply(resp kmsg.Response) {
 	defer r.Conn.Contain()
+	r.TellNote(resp)
 	resp.SetVersion(r.Version)
+	r.SetThrottle(resp)
 	p := r.Begin()
 	p.B = resp.AppendTo(p.B)
 	r.Send(p)
+}
+
+// TellNote tells Note of a response, or of a part of it. Reply does so itself.
+func (r *Request) TellNote(resp kmsg.Response) {
+	if r.Note != nil {
+		r.Note(resp)
+	}
 }
 
 // ReplyOr is Reply for an answer of about size bytes that may be large and was made without reserved
@@ -205,6 +224,7 @@ func (r *Request) ReplyOr(resp, instead kmsg.Response, size int) {
 		p.B = slices.Grow(p.B, size) // it would otherwise be copied again and again as it grows
 	}
 	resp.SetVersion(r.Version)
+	r.SetThrottle(resp)
 	p.B = resp.AppendTo(p.B)
 	if r.resp.held != nil {
 		r.resp.held.noteReady()
@@ -231,6 +251,9 @@ func (r *Request) Begin() *Response {
 		p.B = r.own[:0]
 	}
 	p.B = append(p.B, 0, 0, 0, 0)
+	if r.Key == TokenKey {
+		return p // it has no header
+	}
 	p.B = binary.BigEndian.AppendUint32(p.B, uint32(r.CorrelationID))
 	if r.carried != nil {
 		p.B = r.carried.Head(p.B)
@@ -242,7 +265,7 @@ func (r *Request) Begin() *Response {
 
 // Send sends a response that Begin started.
 func (r *Request) Send(p *Response) {
-	if p != &r.resp || len(p.B) < responseHead {
+	if p != &r.resp || len(p.B) < lengthSize {
 		panic("BUG: Send of a response that this request did not begin")
 	}
 	r.fitCarried(p)
@@ -267,6 +290,32 @@ func (r *Request) sendCharged(p *Response) {
 		r.own = p.B
 	}
 	r.Conn.out.completeAnswer(r)
+}
+
+// Charge is what a request costs its client.
+type Charge interface {
+	// Settle charges the request, at the first call, and returns for how many ms its client is throttled. Any goroutine may
+	// call it.
+	Settle() int32
+}
+
+// SetThrottle settles the request's charge, and has the answer tell the client for how long it is throttled.
+func (r *Request) SetThrottle(resp kmsg.Response) {
+	if r.Charge == nil {
+		return
+	}
+	millis := r.Charge.Settle()
+	if millis <= 0 {
+		return
+	}
+	if t, ok := resp.(kmsg.ThrottleResponse); ok {
+		if before, _ := t.Throttle(); before >= millis {
+			return
+		}
+	}
+	if t, ok := resp.(kmsg.SetThrottleResponse); ok {
+		t.SetThrottle(millis)
+	}
 }
 
 // requestPool keeps the memory of answered requests for new ones.

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -20,21 +21,24 @@ const (
 
 // Server accepts connections and serves them.
 type Server struct {
-	cfg     Config
-	handler Handler
-	guard   *guard
-	buffers *bufferPool
-	reserve *bufferPool // for small receive buffers of peers only
-	shared  outputShared
-	held    heldAnswers
-	stats   Stats
-	lines   *lineLimit
+	cfg        Config
+	handler    Handler
+	guard      *guard
+	buffers    *bufferPool
+	reserve    *bufferPool // for small receive buffers of peers only
+	shared     outputShared
+	held       heldAnswers
+	records    sync.Pool // buffers for encrypted bytes: see tlsSocket
+	handshakes *handshakes
+	stats      Stats
+	lines      *lineLimit
 
 	// scarcity is for lines about connections for which there is no file descriptor, or no memory.
 	// They are few, since that goes on until the limit is raised.
 	scarcity *lineLimit
 	conns    registry
 
+	muted     *mutedList
 	peerFrame int           // bytes of a peer's largest request
 	sweeps    atomic.Uint32 // the number of sweeps so far
 	stopping  chan struct{} // closed by Shutdown
@@ -53,21 +57,23 @@ func NewServer(cfg Config, h Handler) *Server {
 	cfg = cfg.withDefaults()
 	peerFrame := max(cfg.MaxFrame, min(LargestPeerFrame, largestFrame(cfg.RequestMemory)))
 	s := &Server{
-		cfg:       cfg,
-		handler:   h,
-		guard:     newGuard(),
-		buffers:   newBufferPool(cfg.RequestMemory, peerFrame),
-		reserve:   newBufferPool(cfg.Peers.Memory, peerFrame), // its classes have the same sizes
-		peerFrame: peerFrame,
-		lines:     newLineLimit(cfg.Logger, logBurst, time.Second),
-		scarcity:  newLineLimit(cfg.Logger, 1, scarcityPause),
-		stopping:  make(chan struct{}),
-		listeners: map[net.Listener]struct{}{},
+		cfg:        cfg,
+		handler:    h,
+		guard:      newGuard(),
+		handshakes: newHandshakes(cfg.RequestMemory),
+		buffers:    newBufferPool(cfg.RequestMemory, peerFrame),
+		reserve:    newBufferPool(cfg.Peers.Memory, peerFrame), // its classes have the same sizes
+		peerFrame:  peerFrame,
+		muted:      newMutedList(),
+		lines:      newLineLimit(cfg.Logger, logBurst, time.Second),
+		scarcity:   newLineLimit(cfg.Logger, 1, scarcityPause),
+		stopping:   make(chan struct{}),
+		listeners:  map[net.Listener]struct{}{},
 	}
 	s.conns.setLimits(cfg.Limits)
 	// Without its lock: no other goroutine has the server yet.
 	s.conns.most, s.conns.memory, s.conns.mostPeers, s.conns.mostWaiting = cfg.MaxConns, cfg.MemoryConns, cfg.Peers.Conns, cfg.Peers.Waiting
-	s.stats.buffers, s.stats.reserve = s.buffers, s.reserve
+	s.stats.buffers, s.stats.reserve, s.stats.muted = s.buffers, s.reserve, s.muted
 	s.shared.buffers, s.shared.sent, s.shared.maxParked = s.buffers, &s.stats.BytesOut, cfg.MaxParked
 	s.shared.maxUnsent = cfg.RequestMemory / unsentShare
 	return s
@@ -248,16 +254,37 @@ func (s *Server) registerConn(c *Conn) error {
 	if err := s.startWork(); err != nil {
 		return err
 	}
-	err := s.conns.addConn(c)
+	evicted, err := s.conns.addConn(c)
+	if evicted != nil {
+		s.stats.countClass(classClient, -1)
+		s.stats.TurnedAway.Add(1)
+		evicted.Close(&turnedAwayError{fmt.Errorf("%w; %w", errNewcomer, err)})
+		err = nil
+	}
 	if err == nil {
 		s.stats.Accepted.Add(1)
 		s.stats.countClass(classClient, 1)
+		s.delayConn(c)
 		return nil
 	}
 	if err = s.beginWaiting(c, err); err != nil {
 		s.running.Done()
 	}
 	return err
+}
+
+// delayConn mutes a new connection of a client if it comes too soon after others.
+func (s *Server) delayConn(c *Conn) {
+	ip := remoteIP(c.nc)
+	if s.cfg.Admit == nil || s.cfg.Peers.IsMember != nil && s.cfg.Peers.IsMember(ip) {
+		return
+	}
+	a := s.cfg.Admit(c.listener.Name, ip)
+	c.Mute(a.Wait)
+	if a.Refuse != nil {
+		c.refusal = &turnedAwayError{a.Refuse}
+		s.stats.TurnedAway.Add(1)
+	}
 }
 
 // startWork counts a connection in running.
@@ -319,5 +346,6 @@ func (s *Server) stopAccepting() (err error) {
 	if p != nil {
 		err = errors.Join(err, p.close())
 	}
+	s.muted.stop()
 	return err
 }

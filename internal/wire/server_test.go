@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func start(tb testing.TB, cfg Config, h Handler) (*Server, string) {
 	}
 	s := NewServer(cfg, h)
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(&Listener{Listener: l}) }()
+	go func() { done <- s.Serve(&Listener{Listener: l, TLS: overTLS}) }()
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -114,6 +115,9 @@ func dial(tb testing.TB, addr string) *client {
 	}
 	tb.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(time.Minute))
+	if overTLS != nil {
+		return &client{tb, tls.Client(nc, clientTLS())}
+	}
 	return &client{tb, nc}
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,15 +22,16 @@ var errCold = errors.New("a section is not in the page cache")
 // section's length was sent already, and no other bytes must follow.
 var errTruncated = errors.New("a file ended within a section of an answer")
 
-// socket reads and sends for a connection. A rawSocket never waits in a system call; a
-// plainSocket works with any net.Conn.
-type socket interface {
+// socket reads and sends for a connection. A rawSocket never waits in a system call, nor does a tlsSocket, which encrypts
+// for one; a plainSocket works with any net.Conn.
+type socket interface { //nolint:interfacebloat // three sockets, each of which needs all of it
 	// read waits for bytes and puts them into the input. It returns
 	// os.ErrDeadlineExceeded when the connection's read deadline has passed.
 	read(in *input) error
-	// isNonblocking tells whether send never waits for the client and can send files, and
-	// whether the idle poller can watch the socket.
+	// isNonblocking tells whether send never waits for the client, and whether the idle poller can watch the socket.
 	isNonblocking() bool
+	// sendsFiles tells whether send can send files. Without it, sections are read into memory.
+	sendsFiles() bool
 	// send sends as much of a batch as there is room for. It returns errAgain if there is not
 	// room for all, and errCold if it would have to wait for the disk and must not.
 	send(b *sendBatch) (int, error)
@@ -37,6 +39,26 @@ type socket interface {
 	awaitRoom() error
 	// isDelivered tells whether the client's system is known to have received all bytes.
 	isDelivered() bool
+	// sendEnd tells the client that nothing follows, as far as there is room. Only the sender may call it.
+	sendEnd()
+	// heldBytes is how much memory is held for bytes that were handed to send, and that it has not sent.
+	heldBytes() int64
+	// drop gives that memory back. It may be called by the last sender, or when there is none any more.
+	drop()
+}
+
+// securedSocket is a socket whose connection can be encrypted.
+type securedSocket interface {
+	socket
+	// secure has the socket read and send by a connection with TLS from now on, whose handshake is over. It returns what
+	// that connection reads and writes with, without waiting; nil: it waits.
+	secure(conn *tls.Conn) dataSocket
+}
+
+// dataSocket reads and writes records without waiting.
+type dataSocket interface {
+	readRecords(p []byte) (int, error)
+	writeRecords(p []byte) (int, error)
 }
 
 // sendBatch is sent by one call: pieces of memory, and behind them bytes of a file.
@@ -58,9 +80,9 @@ const peekSize = 1 << 10
 // connection's goroutine waited in a write, it and a client that sends many requests before it
 // reads an answer would wait for each other (TestPipe).
 type plainSocket struct {
-	nc     net.Conn
-	peek   []byte // takes the first bytes, so that an idle connection holds little
-	filled bool   // the last read has filled its buffer, so the next one uses the input's
+	nc     net.Conn // with TLS the encrypted connection, from the end of the handshake on
+	peek   []byte   // takes the first bytes, so that an idle connection holds little
+	filled bool     // the last read has filled its buffer, so the next one uses the input's
 }
 
 func (s *plainSocket) read(in *input) error {
@@ -107,6 +129,24 @@ func awaitRoomFor(in *input) error {
 }
 
 func (*plainSocket) isNonblocking() bool { return false }
+
+func (*plainSocket) sendsFiles() bool { return false }
+
+// secure is of securedSocket.
+func (s *plainSocket) secure(conn *tls.Conn) dataSocket { //nolint:ireturn // of securedSocket
+	s.nc = conn
+	return nil
+}
+
+func (s *plainSocket) sendEnd() {
+	if conn, ok := s.nc.(*tls.Conn); ok {
+		_ = conn.CloseWrite() // the client may be gone
+	}
+}
+
+func (*plainSocket) heldBytes() int64 { return 0 }
+
+func (*plainSocket) drop() {}
 
 func (s *plainSocket) send(b *sendBatch) (int, error) {
 	total := 0

@@ -94,6 +94,14 @@ func (s *rawSocket) readReady(fd uintptr) bool {
 
 func (*rawSocket) isNonblocking() bool { return true }
 
+func (*rawSocket) sendsFiles() bool { return true }
+
+func (*rawSocket) sendEnd() {}
+
+func (*rawSocket) heldBytes() int64 { return 0 }
+
+func (*rawSocket) drop() {}
+
 // sysBatch is the part of a batch for system calls.
 type sysBatch struct {
 	iov   [maxPieces]unix.Iovec

@@ -5,6 +5,7 @@ package wire
 import (
 	"errors"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -29,6 +30,12 @@ func (*idlePoller) removeSocket(socket) {}
 // newSocket chooses the socket for a connection.
 func newSocket(nc net.Conn) (socket, error) { //nolint:ireturn // there are two kinds
 	return &plainSocket{nc: nc}, nil
+}
+
+// newTLSSocket chooses the socket for a connection with TLS.
+func newTLSSocket(sock socket, _ *sync.Pool) securedSocket { //nolint:ireturn // there are two kinds
+	plain, _ := sock.(*plainSocket)
+	return plain
 }
 
 // setCongestion does nothing on this system.

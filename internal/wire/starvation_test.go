@@ -267,6 +267,7 @@ func TestQueuedRequestsWithLargeBodies(t *testing.T) {
 			t.Fatalf("%d bytes are used, of %d: the test lost its sense", used, memory)
 		}
 		expectServedWithin(t, s, 10*time.Second)
+		synctest.Wait() // its memory is given back before the log is written
 		if !strings.Contains(log.String(), errQueued.Error()) {
 			t.Errorf("the log says %s", log.String())
 		}

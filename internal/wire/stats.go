@@ -15,15 +15,23 @@ type Stats struct {
 	BytesOut   atomic.Int64
 	Refused    atomic.Int64 // frames that were malformed or too large
 	Panics     atomic.Int64 // of handlers
-	requests   [countedKeys]atomic.Int64
-	buffers    *bufferPool
-	reserve    *bufferPool
+
+	Handshakes       atomic.Int64 // with TLS, that have succeeded
+	HandshakesFailed atomic.Int64 // the others, including those of clients that have gone
+
+	requests [countedKeys]atomic.Int64
+	buffers  *bufferPool
+	reserve  *bufferPool
+	muted    *mutedList
 }
 
 // Requests is how many requests of the API were read.
 func (s *Stats) Requests(key int16) int64 {
 	return s.requests[slotOfKey(key)].Load()
 }
+
+// Muted is how many connections are muted.
+func (s *Stats) Muted() int { return s.muted.count() }
 
 // RequestMemory is how many bytes the receive buffers in use take.
 func (s *Stats) RequestMemory() int64 { return s.buffers.inUse() + s.reserve.inUse() }
@@ -36,6 +44,7 @@ func (s *Stats) countClass(class connClass, n int64) {
 	case classPeer:
 		s.Peers.Add(n)
 	case classWaiting: // for two seconds, which is not worth a count
+	case classEvicted: // it ends now
 	}
 }
 

@@ -67,7 +67,7 @@ func (w *sweeper) sweepOnce(now uint32) {
 		if age >= suspendAfter && c.sock.isNonblocking() && c.isIdle() {
 			c.interruptRead()
 		}
-		switch h := c.measureHeld(now); {
+		switch h := w.measureHeld(c, now); {
 		case h.bytes == 0:
 		case c.in.held.reserve.Load():
 			w.peers = append(w.peers, h)
@@ -92,14 +92,14 @@ func (w *sweeper) sweepOnce(now uint32) {
 // since that is not its client's fault. A peer may be idle, since the system watches the connection.
 func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
 	state, load := c.life.currentState(), c.out.currentLoad()
-	waits := (state == connReading || state == connSuspended) && !c.in.isWaitingForBuffer()
+	waits := (state == connReading || state.hasNoGoroutine()) && !c.in.isWaitingForBuffer()
 	// The age is read last: a connection notes progress before it begins to wait for its
 	// client, so the time in which it has waited for something else does not count.
 	age := now - c.activity.last.Load()
 	switch {
 	case age <= w.stalled:
 		return 0
-	case waits && c.in.held.bytes.Load() > 0:
+	case waits && state != connMuted && c.in.held.bytes.Load() > 0:
 		c.Close(errHalfSent)
 	case c.IsProven():
 	case age <= w.idle:
@@ -130,7 +130,7 @@ type holder struct {
 	pace   int64
 	age    uint32 // how many sweeps ago its request began
 	queued bool   // it waits for a larger buffer, not for its client
-	works  bool   // it waits for work memory, not for its client
+	works  bool   // it waits for work memory, or is muted, and does not wait for its client
 	exempt bool   // it is a peer that holds memory which clients have too, and is not closed for them
 }
 
@@ -143,11 +143,11 @@ type heldSample struct {
 // measureHeld returns the memory that a connection holds for an unfinished request, or for
 // requests that are not served because the client does not read its answers, or because they wait
 // for work memory.
-func (c *Conn) measureHeld(now uint32) holder {
+func (*sweeper) measureHeld(c *Conn, now uint32) holder {
 	held := &c.in.held
 	h := holder{c: c, bytes: held.bytes.Load(), queued: c.in.isWaitingForBuffer()}
 	state := c.life.currentState()
-	if h.bytes == 0 || state != connReading && state != connBlocked && state != connQueued {
+	if h.bytes == 0 || state != connReading && state != connBlocked && state != connQueued && state != connMuted {
 		return holder{}
 	}
 	last := c.sample
@@ -157,7 +157,7 @@ func (c *Conn) measureHeld(now uint32) holder {
 		h.age = now - c.activity.last.Load()
 		h.pace = never + int64(h.age)
 		return h
-	case connQueued: // this is not its client's fault, so slower clients are closed before it
+	case connQueued, connMuted: // this is not its client's fault, so slower clients are closed before it
 		h.age, h.works = now-c.activity.last.Load(), true
 		h.pace = int64(h.age)
 		return h

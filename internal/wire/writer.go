@@ -75,7 +75,8 @@ func (w *writer) resetBatch() {
 }
 
 // gatherBatch makes the next batch. It reads small sections into memory, and all sections if
-// the socket cannot send files.
+// the socket cannot send files. It returns errCold at a section that must be read into memory and is large, if the sender must not wait
+// for the disk.
 func (w *writer) gatherBatch(files bool) error {
 	w.resetBatch()
 	at, pos := w.sent, w.pos
@@ -97,6 +98,12 @@ func (w *writer) gatherBatch(files bool) error {
 				w.batch.file, w.batch.offset, w.batch.fileLen = fd, off+int64(pos), rest
 				return nil
 			}
+		}
+		if !files && rest > maxReadSection && !w.batch.mayWait {
+			if len(w.batch.pieces) > 0 {
+				return nil
+			}
+			return errCold
 		}
 		n, err := w.readSome(k.sec, pos, rest)
 		if err != nil || n < rest {

@@ -73,6 +73,12 @@ class Inbox {
   }
 }
 
+// token reads the token of a login by OAUTHBEARER.
+const token = (login) => fs.readFileSync(login.token, 'utf8').trim();
+
+// pause waits for milliseconds.
+const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
 async function serve(ops) {
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const q = JSON.parse(line);
@@ -87,4 +93,4 @@ async function serve(ops) {
   process.exit(0); // a member must not leave its group politely
 }
 
-module.exports = { load, save, serve, Inbox };
+module.exports = { load, save, serve, token, pause, Inbox };

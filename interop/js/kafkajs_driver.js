@@ -1,11 +1,12 @@
 'use strict';
 // Drives kafkajs, with the codecs that it leaves to others.
 
+const fs = require('fs');
 const { Kafka, CompressionTypes, CompressionCodecs, logLevel } = require('kafkajs');
 const snappy = require('kafkajs-snappy');
 const lz4 = require('lz4-napi');
 const zstd = require('@bokuweb/zstd-wasm');
-const { load, save, serve, Inbox } = require('./driver.js');
+const { load, save, serve, token, pause, Inbox } = require('./driver.js');
 
 CompressionCodecs[CompressionTypes.Snappy] = snappy;
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
@@ -18,7 +19,18 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
 });
 const codecs = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 };
 
-const kafka = (q) => new Kafka({ brokers: [q.addr], logLevel: logLevel.ERROR, retry: { retries: 4, initialRetryTime: 100 } });
+// reach is how the library reaches a listener with TLS, and who it is.
+function reach(login) {
+  if (!login) return {};
+  const ssl = { ca: [fs.readFileSync(login.ca)] };
+  if (login.certificate) ssl.key = ssl.cert = fs.readFileSync(login.certificate);
+  if (!login.mechanism) return { ssl };
+  const sasl = { mechanism: login.mechanism.toLowerCase(), username: login.user, password: login.password };
+  if (login.token) sasl.oauthBearerProvider = async () => ({ value: token(login) });
+  return { ssl, sasl };
+}
+
+const kafka = (q) => new Kafka({ brokers: [q.addr], reauthenticationThreshold: 500, ...reach(q.login), logLevel: logLevel.ERROR, retry: { retries: 4, initialRetryTime: 100 } });
 
 async function withAdmin(q, use) {
   const admin = kafka(q).admin();
@@ -59,6 +71,20 @@ async function produce(q) {
   }
 }
 
+// flow sends records one after the other for a while, by one client.
+async function flow(q) {
+  const producer = kafka(q).producer({ allowAutoTopicCreation: false });
+  await producer.connect();
+  let count = 0;
+  for (let until = Infinity; Date.now() < until; count++) {
+    await producer.send({ topic: q.topic, acks: -1, messages: [{ value: String(count), partition: q.partition }] });
+    if (count === 0) until = Date.now() + q.wait_ms; // the time begins when it is connected
+    await pause(2);
+  }
+  await producer.disconnect();
+  return { count };
+}
+
 // split cuts messages into runs, so that a large one travels alone: the
 // library puts into one batch whatever one call is given.
 function split(messages) {
@@ -73,7 +99,9 @@ function split(messages) {
 
 async function consume(q) {
   const group = `none-${process.pid}-${Date.now()}-${Math.random()}`;
-  const consumer = kafka(q).consumer({ groupId: group, maxBytesPerPartition: 4 << 20, allowAutoTopicCreation: false });
+  const consumer = kafka(q).consumer({
+    groupId: group, maxBytesPerPartition: 4 << 20, allowAutoTopicCreation: false, readUncommitted: !q.committed,
+  });
   const got = [];
   await consumer.connect();
   await consumer.subscribe({ topic: q.topic, fromBeginning: true });
@@ -100,12 +128,17 @@ const time = (q) => withAdmin(q, async (admin) => {
 });
 
 let member;
+let joined; // the request by which the member joined
+let transactional;
+let transaction;
 const inbox = new Inbox();
 
 async function join(q) {
   member = kafka(q).consumer({
     groupId: q.group, sessionTimeout: q.session_ms, heartbeatInterval: 500, maxWaitTimeInMs: 500, allowAutoTopicCreation: false,
+    readUncommitted: !q.committed,
   });
+  joined = q;
   await member.connect();
   await member.subscribe({ topic: q.topic, fromBeginning: true });
   await member.run({ autoCommit: false, eachMessage: async ({ partition, message }) => inbox.push(partition, message) });
@@ -119,4 +152,29 @@ async function commit(q) {
   return { offset };
 }
 
-zstd.init().then(() => serve({ create, describe, produce, consume, time, join, poll, commit }));
+async function txnOpen(q) {
+  if (transactional) await transactional.disconnect();
+  transactional = kafka(q).producer({ transactionalId: q.txn, transactionTimeout: q.txn_ms, idempotent: true, maxInFlightRequests: 1 });
+  await transactional.connect();
+}
+
+async function txnBegin() {
+  transaction = await transactional.transaction();
+}
+
+async function txnSend(q) {
+  await transaction.send({ topic: q.topic, messages: q.values.map((value) => ({ value, partition: q.partition })) });
+}
+
+async function txnOffsets() {
+  const partitions = Object.entries(inbox.given).map(([p, offset]) => ({ partition: Number(p), offset: String(offset) }));
+  await transaction.sendOffsets({ consumerGroupId: joined.group, topics: [{ topic: joined.topic, partitions }] });
+}
+
+const txnCommit = () => transaction.commit();
+const txnAbort = () => transaction.abort();
+
+zstd.init().then(() => serve({
+  create, describe, produce, consume, time, join, poll, commit, flow,
+  txn_open: txnOpen, txn_begin: txnBegin, txn_send: txnSend, txn_offsets: txnOffsets, txn_commit: txnCommit, txn_abort: txnAbort,
+}));

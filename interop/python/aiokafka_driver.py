@@ -6,14 +6,19 @@ import os
 import sys
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import for_code
+from aiokafka.errors import ProducerFenced, for_code
+from aiokafka.helpers import create_ssl_context
 
-from driver import Coded, load, save, send
+from driver import Coded, load, save, send, token
 
 
 member = None
 given = {}
+group = None  # of the member
+topic = None  # that it reads
+transactional = None
 
 
 def check(code, message=None):
@@ -21,8 +26,37 @@ def check(code, message=None):
         raise Coded(code, message or for_code(code).__name__)
 
 
+class Tokens(AbstractTokenProvider):
+    """Gives the library the token of a login."""
+
+    def __init__(self, login):
+        self.login = login
+
+    async def token(self):
+        return token(self.login)
+
+
+def reach(q):
+    """How the library reaches the broker, and who it is."""
+    c = {"bootstrap_servers": q["addr"]}
+    login = q.get("login")
+    if login is None:
+        return c
+    certificate = login.get("certificate")
+    context = create_ssl_context(cafile=login["ca"], certfile=certificate, keyfile=certificate)
+    c.update(security_protocol="SSL", ssl_context=context)
+    mechanism = login.get("mechanism")
+    if mechanism is not None:
+        c.update(security_protocol="SASL_SSL", sasl_mechanism=mechanism)
+    if mechanism == "OAUTHBEARER":
+        c["sasl_oauth_token_provider"] = Tokens(login)
+    elif mechanism is not None:
+        c.update(sasl_plain_username=login["user"], sasl_plain_password=login["password"])
+    return c
+
+
 async def create(q):
-    admin = AIOKafkaAdminClient(bootstrap_servers=q["addr"])
+    admin = AIOKafkaAdminClient(**reach(q))
     await admin.start()
     try:
         topic = NewTopic(q["topic"], q.get("partitions", -1), q.get("replication", -1), topic_configs=q.get("configs", {}))
@@ -34,7 +68,7 @@ async def create(q):
 
 
 async def describe(q):
-    admin = AIOKafkaAdminClient(bootstrap_servers=q["addr"])
+    admin = AIOKafkaAdminClient(**reach(q))
     await admin.start()
     try:
         t = (await admin.describe_topics([q["topic"]]))[0]
@@ -47,7 +81,7 @@ async def describe(q):
 async def produce(q):
     acks = q["acks"] if q["acks"] == "all" else int(q["acks"])
     codec = None if q["codec"] == "none" else q["codec"]
-    producer = AIOKafkaProducer(bootstrap_servers=q["addr"], acks=acks, enable_idempotence=q["idempotent"], compression_type=codec,
+    producer = AIOKafkaProducer(**reach(q), acks=acks, enable_idempotence=q["idempotent"], compression_type=codec,
                                 linger_ms=20, max_request_size=10_000_000, request_timeout_ms=5_000)
     await producer.start()
     try:
@@ -59,8 +93,12 @@ async def produce(q):
 
 
 def consumer(q, *topics, **more):
-    return AIOKafkaConsumer(*topics, bootstrap_servers=q["addr"], enable_auto_commit=False, auto_offset_reset="earliest",
+    return AIOKafkaConsumer(*topics, **reach(q), enable_auto_commit=False, auto_offset_reset="earliest",
                             max_partition_fetch_bytes=4 << 20, **more)
+
+
+def isolation(q):
+    return "read_committed" if q["committed"] else "read_uncommitted"
 
 
 async def consume(q):
@@ -68,7 +106,7 @@ async def consume(q):
     tp = TopicPartition(q["topic"], q["partition"])
     loop = asyncio.get_running_loop()
     until = loop.time() + q["wait_ms"] / 1000
-    c = consumer(q)
+    c = consumer(q, isolation_level=isolation(q))
     await c.start()
     c.assign([tp])
     c.seek(tp, q["offset"])
@@ -89,8 +127,9 @@ async def by_time(q):
 
 
 async def join(q):
-    global member
-    member = consumer(q, q["topic"], group_id=q["group"], session_timeout_ms=q["session_ms"], heartbeat_interval_ms=500)
+    global member, group, topic
+    group, topic = q["group"], q["topic"]
+    member = consumer(q, topic, group_id=group, session_timeout_ms=q["session_ms"], heartbeat_interval_ms=500, isolation_level=isolation(q))
     await member.start()
 
 
@@ -109,10 +148,40 @@ async def commit(q):
     return {"offset": offset}
 
 
+async def txn_open(q):
+    global transactional
+    transactional = AIOKafkaProducer(**reach(q), transactional_id=q["txn"], transaction_timeout_ms=q["txn_ms"])
+    await transactional.start()
+
+
+async def txn_begin(_):
+    await transactional.begin_transaction()
+
+
+async def txn_send(q):
+    await asyncio.gather(*[await transactional.send(q["topic"], v.encode(), partition=q["partition"]) for v in q["values"]])
+
+
+async def txn_offsets(_):
+    await transactional.send_offsets_to_transaction({TopicPartition(topic, p): offset for p, offset in given.items()}, group)
+
+
+async def txn_commit(_):
+    try:
+        await transactional.commit_transaction()
+    except ProducerFenced as e:  # the library drops the code
+        raise Coded(90, str(e)) from e
+
+
+async def txn_abort(_):
+    await transactional.abort_transaction()
+
+
 async def main():
     """Like driver.serve, but the library's tasks run while input is awaited."""
     do = {"create": create, "describe": describe, "produce": produce, "consume": consume, "time": by_time,
-          "join": join, "poll": poll, "commit": commit}
+          "join": join, "poll": poll, "commit": commit, "txn_open": txn_open, "txn_begin": txn_begin, "txn_send": txn_send,
+          "txn_offsets": txn_offsets, "txn_commit": txn_commit, "txn_abort": txn_abort}
     while line := await asyncio.to_thread(sys.stdin.readline):
         q = json.loads(line)
         try:

@@ -39,6 +39,12 @@ def save(path, records):
     return {"count": len(records)}
 
 
+def token(login):
+    """Reads the token of a login by OAUTHBEARER."""
+    with open(login["token"], encoding="utf-8") as file:
+        return file.read().strip()
+
+
 def answer(do, line):
     q = json.loads(line)
     try:

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // claim is a line of the headline table: a figure of a workload with its
 // target. A ratio to the floor program counts how much less well Leat does than it,
 // one to Apache Kafka how much better.
@@ -82,7 +84,7 @@ func claims() []claim {
 	create, groups, thin := createFigures(), groupFigures(), spreadFigures()
 	cold, load, born := coldFigures(), loadFigures(), restartFigures()
 	const p50, p99, p999 = quantileP50, quantileP99, quantileP999
-	return append([]claim{
+	return slices.Concat([]claim{
 		pair("1", produceBatches, cpuByteFigure(), 1.4, 7),
 		pair("1", produceBatches, rateFigure(), 0, 5),
 		again("1", produceBatches, cpuByteFigure(), 1.5, 10),
@@ -146,5 +148,5 @@ func claims() []claim {
 		itself("26", groupsMany, leatCache, groups[4], 5, 0),
 		itself("-", generatorLarge, floorNone, clientByteFigure(), 0.15, 0),
 		itself("-", generatorSmall, floorNone, clientRecordFigure(), 0.02, 0),
-	}, clusterClaims()...)
+	}, transactionClaims(), compactionClaims(), securityClaims(), clusterClaims())
 }

@@ -2,6 +2,8 @@ module github.com/leatstream/leat/tools/suite
 
 go 1.26.0
 
+toolchain go1.26.10
+
 require (
 	github.com/google/go-cmp v0.7.0
 	github.com/leatstream/leat v0.0.0

@@ -54,13 +54,17 @@ func (s *suite) makePlan() *plan {
 // pays for the memory and the compiled code that the first one of its kind has to find. Heavy runs bring the machine
 // into motion for seconds; none is thrown away.
 func (s *suite) roundsOf(w *row) (first, last int) {
+	last = s.rounds
+	if w.most > 0 {
+		last = min(last, w.most)
+	}
 	switch {
 	case w.once, w.heavy && s.quick:
 		return 1, 1
 	case w.heavy, w.warms:
-		return 1, s.rounds
+		return 1, last
 	default:
-		return 0, s.rounds
+		return 0, last
 	}
 }
 
@@ -84,7 +88,8 @@ func (s *suite) guessTime(w *row) time.Duration {
 	if first == 0 {
 		rounds += 0.4
 	}
-	return time.Duration(float64(turn) * rounds * float64(len(s.runners(w)))).Round(time.Second)
+	one := float64(turn)*rounds + float64(w.warm)
+	return time.Duration(one * float64(len(s.runners(w)))).Round(time.Second)
 }
 
 // describe says how this run measures a workload.

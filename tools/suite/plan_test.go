@@ -50,6 +50,14 @@ func TestPlan(t *testing.T) {
 	if sum != p.left {
 		t.Errorf("%s in all, not %s", p.left, sum)
 	}
+	few := row{heavy: true, most: 2, warm: time.Minute, turn: time.Second}
+	if first, last := s.roundsOf(&few); first != 1 || last != 2 {
+		t.Errorf("a row of at most two rounds has %d to %d", first, last)
+	}
+	one := &suite{rounds: 1}
+	if _, last := one.roundsOf(&few); last != 1 {
+		t.Errorf("a suite of one round has %d", last)
+	}
 	s.resume = true
 	s.report = s.newReport(old, "the rest", true)
 	if got := names(s.makePlan()); strings.Contains(got, produceBatches+"\n") || !strings.Contains(got, idleEmpty) {

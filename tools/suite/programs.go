@@ -30,6 +30,13 @@ const (
 	programKafka     = "Apache Kafka"
 	programNATS      = "NATS"
 
+	programCleaner       = "leat that is compacting"
+	programBeforeCleaner = "leat before that is compacting"
+	programKafkaCleaner  = "Apache Kafka that is compacting"
+
+	programLeatSecured  = "leat-secured"
+	programKafkaSecured = "Apache-Kafka-secured"
+
 	programLeatThree   = "three nodes of leat"
 	programBeforeThree = "three nodes of leat before"
 	programKafkaThree  = "three nodes of Apache Kafka"
@@ -39,7 +46,7 @@ const (
 func programNames() []string {
 	return []string{
 		programLeat, programBefore, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS,
-		programLeatThree, programBeforeThree, programKafkaThree,
+		programCleaner, programBeforeCleaner, programKafkaCleaner, programLeatSecured, programKafkaSecured, programLeatThree, programBeforeThree, programKafkaThree,
 	}
 }
 
@@ -59,9 +66,11 @@ func findPrograms(at *places) (have map[string]*server.Program, missing map[stri
 	} else {
 		have[programNATS] = p
 	}
-	have[programLeat], have[programLeatThree] = leatProgram(leat), leatCluster(leat)
+	have[programLeat], have[programCleaner], have[programLeatThree] = leatProgram(leat), leatProgram(leat, toldCleaning()...), leatCluster(leat)
+	have[programLeatSecured] = leatSecuredProgram(leat)
 	if at.before != "" {
-		have[programBefore], have[programBeforeThree] = leatProgram(at.before), leatCluster(at.before)
+		have[programBefore], have[programBeforeCleaner] = leatProgram(at.before), leatProgram(at.before, toldCleaning()...)
+		have[programBeforeThree] = leatCluster(at.before)
 	}
 	for name, flags := range map[string][]string{
 		programFloor: nil, programFloorSync: {"-sync"}, programJournal: {"-journal", "256"}, programDiscard: {"-store", "discard"},
@@ -80,27 +89,35 @@ func findPrograms(at *places) (have map[string]*server.Program, missing map[stri
 		}
 	}
 	if why := workload.KafkaMissing(kafka); why != "" {
-		missing[programKafka], missing[programKafkaThree] = why, why
+		for _, name := range []string{programKafka, programKafkaCleaner, programKafkaSecured, programKafkaThree} {
+			missing[name] = why
+		}
 		return have, missing
 	}
-	have[programKafkaThree] = kafkaCluster(kafka)
+	have[programKafkaThree], have[programKafkaCleaner], have[programKafkaSecured] = kafkaCluster(kafka), kafkaCleanerProgram(kafka), kafkaSecuredProgram(kafka)
 	java := javaOf(kafka)
 	have[programKafka] = &server.Program{
-		About: "java -Xmx1g -Xms1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 kafka.Kafka server.properties, " + kafkaVersion(kafka) +
-			", one KRaft node, defaults and" + strings.Join(settings(" "), ""),
+		About:   aboutKafka(kafka) + strings.Join(settings(" "), ""),
 		Prepare: func(ctx context.Context, dir, addr string) error { return formatKafka(ctx, dir, addr, java) },
 		Command: func(dir, _ string) (string, []string) { return "java", java(dir, "kafka.Kafka") },
 	}
 	return have, missing
 }
 
-// leatProgram starts the leat at path.
-func leatProgram(path string) *server.Program {
+// aboutKafka is how a node of Apache Kafka is started, up to its settings.
+func aboutKafka(home string) string {
+	return "java -Xmx1g -Xms1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 kafka.Kafka server.properties, " + kafkaVersion(home) +
+		", one KRaft node, defaults and"
+}
+
+// leatProgram starts the leat at path, with more arguments beside the usual ones.
+func leatProgram(path string, more ...string) *server.Program {
+	about := "leat up --data DIR --listen ADDR --http off" + strings.Join(settings(" --set "), "")
 	return &server.Program{
-		About: "leat up --data DIR --listen ADDR --http off" + strings.Join(settings(" --set "), ""),
+		About: strings.Join(append([]string{about}, more...), " "),
 		Command: func(dir, addr string) (string, []string) {
 			args := []string{"up", "--data", dir, "--listen", addr, "--http", "off", "--log-level", "warn"}
-			return path, append(args, settings("--set=")...)
+			return path, slices.Concat(args, settings("--set="), more)
 		},
 	}
 }
@@ -135,8 +152,8 @@ func javaOf(kafka string) func(dir string, class ...string) []string {
 	}
 }
 
-// formatKafka does the step that Kafka needs before its first start.
-func formatKafka(ctx context.Context, dir, addr string, java func(dir string, class ...string) []string) error {
+// formatKafka does the step that Kafka needs before its first start. more are settings beside the usual ones.
+func formatKafka(ctx context.Context, dir, addr string, java func(dir string, class ...string) []string, more ...string) error {
 	controller, err := server.FreeAddress()
 	if err != nil {
 		return err
@@ -149,8 +166,10 @@ advertised.listeners=PLAINTEXT://%[1]s
 controller.listener.names=CONTROLLER
 log.dirs=%[3]s
 offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
 %[4]s
-`, addr, controller, filepath.Join(dir, "log"), strings.Join(settings(""), "\n"))
+`, addr, controller, filepath.Join(dir, "log"), strings.Join(slices.Concat(settings(""), more), "\n"))
 	if err := os.WriteFile(filepath.Join(dir, "server.properties"), []byte(properties), 0o600); err != nil {
 		return err
 	}

@@ -27,6 +27,16 @@ const (
 	kafkaPlain  = "kafka"
 	kafkaFlush  = "kafka-flush"
 	natsFile    = "nats"
+
+	leatCleaner   = "leat-compacting"
+	beforeCleaner = "leat-compacting-before"
+	kafkaCleaner  = "kafka-compacting"
+
+	leatSecured     = "leat-secured"
+	kafkaSecured    = "kafka-secured"
+	leatAuthorised  = "leat-authorised"
+	kafkaAuthorised = "kafka-authorised"
+
 	leatThree   = "leat-3"
 	cacheThree  = "leat-3-cache"
 	beforeThree = "leat-3-before"
@@ -60,6 +70,13 @@ func contenders() []contender {
 		{name: floorWide, title: "floor program, recycled blocks", program: programRecycle64},
 		{name: floorNone, title: "floor program, storing nothing", program: programDiscard},
 		{name: kafkaPlain, title: "Apache Kafka", program: programKafka},
+		{name: leatCleaner, title: "Leat (durable)", program: programCleaner},
+		{name: beforeCleaner, title: "Leat before (durable)", program: programBeforeCleaner, beside: leatCleaner},
+		{name: kafkaCleaner, title: "Apache Kafka", program: programKafkaCleaner},
+		{name: leatSecured, title: "Leat, secured", program: programLeatSecured},
+		{name: kafkaSecured, title: "Apache Kafka, secured", program: programKafkaSecured},
+		{name: leatAuthorised, title: "Leat, authorised, page cache", program: programLeatSecured, configs: []string{pageCache}},
+		{name: kafkaAuthorised, title: "Apache Kafka, authorised", program: programKafkaSecured},
 		{name: leatThree, title: "Leat, three nodes (durable)", program: programLeatThree},
 		{name: beforeThree, title: "Leat before, three nodes (durable)", program: programBeforeThree, beside: leatThree},
 		{name: cacheThree, title: "Leat, three nodes, page cache", program: programLeatThree, configs: []string{pageCache}},
@@ -85,9 +102,11 @@ type row struct {
 	large    bool // the quick suite has a fifth of its records and faults
 	warms    bool // it has a part that is not measured, so that no round is thrown away
 	calls    bool // system calls are counted too, in a run of its own
-	// restart runs instead of run, on a program that does not run yet.
-	restart func(ctx context.Context, p *server.Program, dir string, o workload.Options) (*workload.Result, error)
+	// starts runs instead of run, on a program that does not run yet.
+	starts  func(ctx context.Context, p *server.Program, dir string, o workload.Options) (*workload.Result, error)
 	cluster cluster.Func              // runs instead of run, on the nodes of a cluster
+	warm    time.Duration             // of the round that is not counted; 0: a quarter of a run
+	most    int                       // rounds; 0: as many as the suite has
 	turn    time.Duration             // that one contender's turn takes, about; 0: as long as produce
 	fewer   func(o *workload.Options) // reduces the numbers for Apache Kafka; the note says so
 	note    string                    // for the reader of the table
@@ -195,7 +214,7 @@ func rows() []row {
 	client := func(records int64) func(*workload.Options) {
 		return func(o *workload.Options) { o.Size, o.Records = 1024, records }
 	}
-	return append([]row{
+	return slices.Concat([]row{
 		{name: idleEmpty, run: workload.Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second), turn: 12 * time.Second},
 		{name: idleMany, run: workload.Idle, who: cached, own: true, pristine: true, heavy: true, long: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second), turn: 20 * time.Second},
 		{name: produceBatches, run: workload.Produce, nats: nats.Produce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
@@ -221,12 +240,12 @@ func rows() []row {
 		{name: clientKcat, run: workload.KcatClient, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, large: true, turn: 9 * time.Second},
 		{name: clientFranz, run: workload.FranzClient, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, large: true, turn: 6 * time.Second},
 		{name: loadBoth, run: workload.Load, set: from(workload.LoadDefaults()), who: []string{leatCache, kafkaPlain}, figures: loadFigures(), own: true, heavy: true, turn: 20 * time.Second},
-		{name: restartLarge, restart: workload.Restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, large: true, turn: 30 * time.Second, note: restartNote},
-		{name: restartMany, restart: workload.Restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, large: true, long: true, turn: 60 * time.Second, fewer: func(o *workload.Options) { o.Extra = fewerPartitions }, note: restartNote + " " + fewerNote},
+		{name: restartLarge, starts: workload.Restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, large: true, turn: 30 * time.Second, note: restartNote},
+		{name: restartMany, starts: workload.Restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, large: true, long: true, turn: 60 * time.Second, fewer: func(o *workload.Options) { o.Extra = fewerPartitions }, note: restartNote + " " + fewerNote},
 		{name: groupsMany, run: workload.Groups, set: from(workload.GroupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true, turn: 14 * time.Second},
 		{name: spreadThin, run: workload.Spread, set: from(workload.SpreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true, turn: 20 * time.Second, fewer: func(o *workload.Options) { o.Partitions = fewerPartitions }, note: fewerNote},
 		{name: createMany, run: workload.Create, set: from(workload.CreateDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true, turn: 6 * time.Second, fewer: func(o *workload.Options) { o.Partitions = fewerPartitions }, note: fewerNote},
-	}, clusterRows()...)
+	}, transactionRows(), compactionRows(), securityRows(), clusterRows())
 }
 
 // still holds connections that do nothing, and looks when the server has come to rest.

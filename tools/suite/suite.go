@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -218,8 +219,8 @@ func (s *suite) takeTurn(ctx context.Context, w *row, c *runner, round int) (*wo
 		return nil, err
 	}
 	o := s.options(w, srv, &c.contender)
-	if round == 0 { // a quarter warms as well
-		o.Records, o.Duration = max(1, o.Records/4), o.Duration/4
+	if round == 0 { // a quarter warms as well, if the row does not say more
+		o.Records, o.Duration = max(1, o.Records/4), cmp.Or(w.warm, o.Duration/4)
 	}
 	if c.program == programNATS {
 		s.topics++
@@ -284,10 +285,10 @@ func (s *suite) deleteStaleTopics(ctx context.Context) error {
 func (s *suite) measureAlone(ctx context.Context, w *row, c *runner) (r *workload.Result, err error) {
 	s.topics++
 	dir := filepath.Join(s.dir, fmt.Sprintf("own-%d", s.topics))
-	if w.restart != nil {
+	if w.starts != nil {
 		o := s.options(w, nil, &c.contender)
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		return w.restart(ctx, s.programs[c.program], dir, o)
+		return w.starts(ctx, s.programs[c.program], dir, o)
 	}
 	srv, err := s.programs[c.program].Start(ctx, dir)
 	if err != nil {
@@ -370,13 +371,13 @@ func (s *suite) findOrStart(ctx context.Context, name string) (*server.Server, e
 		return nil, err
 	}
 	s.running[name] = srv
-	if name != programKafka {
+	if name != programKafka && name != programKafkaSecured {
 		return srv, nil
 	}
-	s.logf("warming Apache Kafka up with 5 GB")
+	s.logf("warming %s up with 5 GB", name)
 	for i := range 5 {
 		o := bench.Defaults()
-		o.Brokers, o.Topic, o.Partitions, o.Replication = []string{srv.Addr}, fmt.Sprintf("warm-%d", i), 1, 1
+		o.Brokers, o.Topic, o.Partitions, o.Replication = []string{srv.Addr}, fmt.Sprintf("bench-warm-%d", i), 1, 1
 		o.Configs = []string{"file.delete.delay.ms=0"}
 		o.Duration, o.Records = 0, 1<<30/int64(o.Size)
 		o.Batch = []int{16, 1, 16, 1000, 100}[i]

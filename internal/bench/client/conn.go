@@ -72,9 +72,19 @@ func Dial(ctx context.Context, addr string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := Over(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", addr, err)
+	}
+	return c, nil
+}
+
+// Over asks a broker at the other end of a connection, which can be one over TLS, which versions it serves. The connection belongs to the
+// Conn, also after an error.
+func Over(ctx context.Context, conn net.Conn) (*Conn, error) {
 	c := &Conn{conn: conn}
 	if err := c.AskVersions(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", addr, err), conn.Close())
+		return nil, errors.Join(err, conn.Close())
 	}
 	return c, nil
 }

@@ -1,5 +1,5 @@
 // Package missing answers the requests of Kafka's APIs for features that a node does not
-// have: security, users, quotas, transactions, several data directories, voters of the operator's
+// have: several data directories, voters of the operator's
 // choice. Tools use these APIs on every cluster. The answers are those of an Apache Kafka on which
 // the feature is not set up; a request to set it up is refused.
 //
@@ -45,26 +45,7 @@ func fixedAnswer(resp kmsg.Response) Answer {
 // APIs are the APIs of all missing features, ordered by their keys.
 func APIs() []API {
 	return []API{
-		{17, "SaslHandshake", 0, 1, saslHandshake},
-		{24, "AddPartitionsToTxn", 0, 5, addPartitionsToTxn},
-		{25, "AddOffsetsToTxn", 0, 4, addOffsetsToTxn},
-		{26, "EndTxn", 0, 5, endTxn},
-		{28, "TxnOffsetCommit", 0, 5, txnOffsetCommit},
-		{29, "DescribeAcls", 1, 3, describeACLs},
-		{30, "CreateAcls", 1, 3, createACLs},
-		{31, "DeleteAcls", 1, 3, deleteACLs},
 		{34, "AlterReplicaLogDirs", 1, 2, alterReplicaLogDirs},
-		{36, "SaslAuthenticate", 0, 2, saslAuthenticate},
-		{38, "CreateDelegationToken", 1, 3, createDelegationToken},
-		{39, "RenewDelegationToken", 1, 2, renewDelegationToken},
-		{40, "ExpireDelegationToken", 1, 2, expireDelegationToken},
-		{41, "DescribeDelegationToken", 1, 3, describeDelegationToken},
-		{48, "DescribeClientQuotas", 0, 1, describeClientQuotas},
-		{49, "AlterClientQuotas", 0, 1, alterClientQuotas},
-		{50, "DescribeUserScramCredentials", 0, 0, describeUserScramCredentials},
-		{51, "AlterUserScramCredentials", 0, 0, alterUserScramCredentials},
-		{65, "DescribeTransactions", 0, 0, describeTransactions},
-		{66, "ListTransactions", 0, 2, listTransactions},
 		{80, "AddRaftVoter", 0, 1, addRaftVoter},
 		{81, "RemoveRaftVoter", 0, 0, removeRaftVoter},
 	}

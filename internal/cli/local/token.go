@@ -24,7 +24,13 @@ func makeToken(ctx context.Context, of *Node) (t credential.Token, err error) {
 		return t, err
 	}
 	v := t.Verifier(time.Now().Add(tokenLife))
-	return t, command(ctx, &h, of.Address, func(a cluster.Administrator) (*controller.Error, error) { return a.MakeToken(ctx, &v) })
+	err = command(ctx, &h, of.Address, func(a cluster.Administrator) (*controller.Error, error) {
+		if w := a.Conn.Welcome(); h.IsReachedWithTLS(&w) {
+			t = t.WithTLS()
+		}
+		return a.MakeToken(ctx, &v)
+	})
+	return t, err
 }
 
 // revokeToken has a token let nobody in any more.

@@ -121,9 +121,10 @@ func (l *Leader) judgeUnusable(now time.Duration, r *follower, f *Fetch) Verdict
 	return Unavailable
 }
 
-// strike takes that a damaged follower is not in sync from a partition epoch on.
+// strike takes that a damaged follower is neither in sync nor eligible from a partition epoch on. That may not be the first one after the damage
+// was noted: a change that was under way has it leave the in-sync set, and be eligible.
 func (r *follower) strike(a *Assignment) {
-	if r.damage.state != damageNoted || a.PartitionEpoch <= r.damage.after || slices.Contains(a.ISR, r.id) {
+	if r.damage.state != damageNoted || a.PartitionEpoch <= r.damage.after || a.isMember(r.id) {
 		return
 	}
 	*r = follower{id: r.id, brokerEpoch: r.brokerEpoch, addedAt: a.PartitionEpoch, caughtUp: never, refusal: r.refusal, damage: r.damage, heard: r.heard}

@@ -100,6 +100,20 @@
 // has them. It keeps its log, tells the leader so by a report (an objection), and asks again after a pause. After an unclean
 // election nobody but the leader is a member, so that the records go; copies.go has the rules.
 //
+// # Cuts
+//
+// The metadata may have all replicas end their logs at an offset, below the high watermark, too: a mirror, whose source has lost what
+// it had committed, or a partition that is restored. Such a cut comes with a new leader epoch, and counts in it: each replica makes it
+// once before it does anything in that epoch, or in a later one if it was away.
+//
+//	leader      there is none before its log is cut; it begins with a high watermark of at most the cut
+//	follower    fetches, reports and objects nothing before its log is cut (MustCut, WasCut), and forgets what was committed beyond;
+//	            a Step that an answer of before has asked for is not done
+//	others      count for nothing until they fetch in the new epoch, so that the high watermark stays, and none joins
+//
+// A partition that mirrors another cluster's has batches with the epochs of that cluster, and the log of its leader does not begin the
+// leader epochs of this one. It answers as if each began at its end: TailOfMirror.
+//
 // A fetch may stand for long without an answer, and while nothing is appended nothing need be
 // said: a leader takes it that a follower which had everything has it until more is appended.
 // A log has whole batches, so one that has no records yet may begin within one.

@@ -84,6 +84,9 @@ type Follower struct {
 	// of them; 0: it is not.
 	objection record.Offset
 	told      Answer // while an append is under way: its answer
+	// mustCut tells that the metadata have a cut which the log has not made, and isVoid that the Step which is under way was asked for
+	// before such a cut.
+	mustCut, isVoid bool
 
 	storing storing
 	isTold  bool // the last fetch said that the log cannot store
@@ -159,9 +162,36 @@ func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch, a
 	}
 }
 
+// MustCut takes that the metadata have a cut which the log has not made. It comes before Follow, with the leader epoch of the cut. The
+// machine fetches and reports nothing before WasCut: its records beyond the cut count for nobody, and no leader may be told of them.
+func (f *Follower) MustCut() {
+	f.mustCut, f.objection = true, 0
+	f.isVoid = f.isVoid || f.state == writing
+}
+
+// WasCut takes that the log has made all cuts of the metadata: its limits, and the epoch of its last record (NoEpoch: it has none).
+// What was committed beyond its end is not committed any more.
+func (f *Follower) WasCut(now time.Duration, log Ends, last record.Epoch) {
+	f.mustCut = false
+	f.last, f.log, f.told = last, log, Answer{}
+	f.hw = min(f.hw, log.End)
+	f.compared, f.reported, f.objection = false, -1, 0
+	if f.state != writing {
+		f.resume(now)
+	}
+}
+
+// isHeld tells whether nothing is fetched before the log is cut. One that has a fault is never cut: the leader is told so, and that another one
+// is to take its place.
+func (f *Follower) isHeld() bool { return f.mustCut && f.storing != cannotEver }
+
+// MayWrite tells whether the Step that is under way may be done. If it may not, the owner calls StepDropped: the log was cut since it was
+// asked for, or is to be.
+func (f *Follower) MayWrite() bool { return f.state == writing && !f.isVoid && !f.mustCut }
+
 // resume leads to the next fetch, at a time.
 func (f *Follower) resume(at time.Duration) {
-	f.state, f.retry = ready, at
+	f.state, f.retry, f.isVoid = ready, at, false
 	if f.leader < 0 {
 		f.state = idle
 	}
@@ -169,12 +199,14 @@ func (f *Follower) resume(at time.Duration) {
 
 // RetryAt is the time from which on NextFetch returns a fetch; ok is false if another event must
 // come first.
-func (f *Follower) RetryAt() (at time.Duration, ok bool) { return f.retry, f.state == ready }
+func (f *Follower) RetryAt() (at time.Duration, ok bool) {
+	return f.retry, f.state == ready && !f.mustCut
+}
 
 // NextFetch returns the next fetch, if one is to be sent now. Its sender must call Answered or
 // FetchLost at the end.
 func (f *Follower) NextFetch(now time.Duration) (Fetch, bool) {
-	if f.state != ready || now < f.retry {
+	if f.state != ready || now < f.retry || f.isHeld() {
 		return Fetch{}, false
 	}
 	f.state, f.isTold = fetching, f.storing != canStore
@@ -362,7 +394,7 @@ func (f *Follower) Synced(durable record.Offset) {
 // NextReport returns a report of the durable end, or of what the leader lacks, if the leader is to be told of it now. A lost
 // report is made good by the next fetch, or its answer.
 func (f *Follower) NextReport() (Report, bool) {
-	if f.storing == cannotEver || f.leader < 0 {
+	if f.storing == cannotEver || f.leader < 0 || f.mustCut {
 		return Report{}, false
 	}
 	r := Report{Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Assigned: f.assigned}

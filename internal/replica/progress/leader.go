@@ -182,14 +182,21 @@ type Start struct {
 	EpochStart    record.Offset // the offset at which the epoch begins: the log's end, unless it has records already
 	Log           Ends
 	HighWatermark record.Offset // as far as this replica knows
+	// WasCut tells that the metadata have had the log end at CutTo, or before it, in this leader epoch. What was committed of earlier
+	// epochs beyond that is not committed any more.
+	WasCut bool
+	CutTo  record.Offset
 }
 
-// NewLeader makes the machine of a leader whose epoch begins. The log must know the epoch, so
-// that Tails end where it begins.
+// NewLeader makes the machine of a leader whose epoch begins, and whose log has been cut if the metadata have a cut that it had
+// not made. The log must know the epoch, so that Tails end where it begins, but that of a leader that mirrors: see TailOfMirror.
 //
 // A replica that was in sync has all records below its high watermark on disk. One that was not,
 // and was elected all the same, may have heard of a high watermark above that.
 func NewLeader(now time.Duration, cfg Config, s Start, a Assignment, b Brokers) *Leader {
+	if s.WasCut {
+		s.HighWatermark = min(s.HighWatermark, s.CutTo)
+	}
 	l := &Leader{
 		cfg: cfg, epoch: s.Epoch, epochStart: s.EpochStart, own: s.Log,
 		hw: min(max(s.HighWatermark, s.Log.Start), s.Log.Durable), brokers: b,

@@ -3,6 +3,7 @@ package progress
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/leatstream/leat/internal/record"
@@ -17,6 +18,7 @@ type checker struct {
 	shown     map[record.Epoch]record.Offset // the highest high watermark that readers saw, by leader epoch
 	highest   map[*node]watermark
 	trimmed   record.Offset // clients were told that all records below it are deleted
+	cuts      []pastCut
 	ackCount  int
 	err       error
 }
@@ -25,6 +27,7 @@ type checker struct {
 type watermark struct {
 	life int
 	log  *memlog.Log
+	cut  int32
 	hw   record.Offset
 }
 
@@ -50,7 +53,8 @@ func (c *checker) step() {
 		if n.up {
 			c.checkWatermark(n)
 		}
-		c.checkEqual(n, n.log.HighWatermark(), "below its high watermark")
+		c.checkEqual(n, min(n.log.HighWatermark(), c.limitOf(n)), "below its high watermark")
+		c.checkTails(n)
 	}
 	img := &c.w.ctl.now
 	for _, id := range slices.Concat(img.ISR, img.Eligible) {
@@ -59,6 +63,10 @@ func (c *checker) step() {
 			continue
 		}
 		end := record.Offset(len(c.committed))
+		if limit := c.limitOf(n); end > limit {
+			c.fail("node %d is in sync or eligible, and has not made the cut at %d, but there are committed records up to %d", id, limit, end)
+			return
+		}
 		if have := n.log.Committed(); have < end {
 			c.fail("node %d is in sync or eligible with its records below %d, but there are committed ones up to %d", id, have, end)
 			return
@@ -69,7 +77,7 @@ func (c *checker) step() {
 
 // commit takes what a leader has committed.
 func (c *checker) commit(n *node) {
-	hw := n.leader.HighWatermark()
+	hw := min(n.leader.HighWatermark(), c.limitIn(n.leader.Epoch()))
 	from := record.Offset(len(c.committed))
 	if hw <= from {
 		return
@@ -86,12 +94,12 @@ func (c *checker) commit(n *node) {
 // checkWatermark proves that a high watermark is not above the log's end and does not fall while
 // the node lives.
 func (c *checker) checkWatermark(n *node) {
-	now := watermark{n.life, n.log, n.log.HighWatermark()}
-	if now.hw > n.log.End() || now.hw > record.Offset(len(c.committed)) {
+	now := watermark{n.life, n.log, n.log.CutNumber(), n.log.HighWatermark()}
+	if now.hw > n.log.End() || min(now.hw, c.limitOf(n)) > record.Offset(len(c.committed)) {
 		c.fail("node %d has the high watermark %d, but its end is %d and %d records are committed", n.id, now.hw, n.log.End(), len(c.committed))
 	}
 	was, ok := c.highest[n]
-	if ok && was.life == now.life && was.log == now.log && now.hw < was.hw {
+	if ok && was.life == now.life && was.log == now.log && was.cut == now.cut && now.hw < was.hw {
 		c.fail("the high watermark of node %d falls from %d to %d", n.id, was.hw, now.hw)
 	}
 	c.highest[n] = now
@@ -122,6 +130,9 @@ func (c *checker) leads(n *node, epoch record.Epoch) {
 	if int32(epoch) != c.w.ctl.now.leaderEpoch { // it is behind with the metadata, and the epoch has ended
 		return
 	}
+	if limit := c.limitOf(n); limit < math.MaxInt64 {
+		c.fail("node %d leads in epoch %d and has not made the cut at %d", n.id, epoch, limit)
+	}
 	if end := n.log.End(); end < record.Offset(len(c.committed)) {
 		c.fail("node %d leads in epoch %d from %d, but %d records are committed", n.id, epoch, end, len(c.committed))
 	}
@@ -144,6 +155,10 @@ func (c *checker) acked(n *node, b batch) {
 		c.fail("node %d acknowledges %d with too few in sync: %v", n.id, b.first, img.ISR)
 	}
 	c.commit(n)
+	if b.end > c.limitIn(n.leader.Epoch()) {
+		c.w.seen["acknowledgement beyond a cut"]++
+		return // this leader does not know of it yet
+	}
 	if b.end > record.Offset(len(c.committed)) || !slices.Equal(c.committed[b.first:b.end], b.entries) {
 		c.fail("node %d acknowledges records at %d that are not committed", n.id, b.first)
 	}
@@ -154,6 +169,7 @@ func (c *checker) acked(n *node, b batch) {
 func (c *checker) readerSaw(n *node, hw record.Offset) {
 	c.w.seen["reader served"]++
 	epoch := n.leader.Epoch()
+	hw = min(hw, c.limitIn(epoch))
 	for e, seen := range c.shown {
 		if e <= epoch && hw < seen {
 			c.fail("the leader of epoch %d tells readers of the high watermark %d, that of epoch %d told them of %d", epoch, hw, e, seen)
@@ -191,6 +207,9 @@ func (c *checker) isHealed() error {
 	}
 	for _, id := range alive {
 		n := c.w.node(id)
+		if n.log.CutNumber() != img.cuts.LastCut().Number {
+			return fmt.Errorf("%w: node %d has made the cuts up to %d of %+v", errNotEqual, id, n.log.CutNumber(), img.cuts)
+		}
 		if n.log.End() != l.log.End() || n.log.HighWatermark() != n.log.End() || n.log.Durable() != n.log.End() || n.log.Start() < l.log.Start() { // one that led may have deleted more
 			return fmt.Errorf("%w: node %d ends at %d, the high watermark is %d, it begins at %d; the leader ends at %d and begins at %d",
 				errNotEqual, id, n.log.End(), n.log.HighWatermark(), n.log.Start(), l.log.End(), l.log.Start())

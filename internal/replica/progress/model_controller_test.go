@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/leatstream/leat/internal/meta"
 )
 
 // controller is a controller that never fails. It elects by the rules of KIP-966.
@@ -23,6 +25,7 @@ type image struct {
 	leaderEpoch int32
 	removing    []int32
 	brokers     Brokers
+	cuts        *meta.PartitionMirror // nil: there were none
 }
 
 func newController(w *world, nodes, replicas, minISR int) *controller {
@@ -32,6 +35,9 @@ func newController(w *world, nodes, replicas, minISR int) *controller {
 		c.now.Replicas = append(c.now.Replicas, int32(id)+1)
 	}
 	c.now.Eligible = slices.Clone(c.now.Replicas) // all logs are empty
+	if w.mirrors {
+		c.now.leaderEpoch = 1000 // never below an epoch of the source
+	}
 	c.write("made")
 	return c
 }

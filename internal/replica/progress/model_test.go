@@ -77,6 +77,8 @@ type world struct {
 	check       *checker
 	seen        coverage
 	nextValue   uint64
+
+	worldOfCuts // see model_cuts_test.go
 }
 
 // newWorld makes a world of 2 to 5 nodes.
@@ -96,6 +98,7 @@ func newWorld(seed uint64, seen coverage) *world {
 		replicas = max(replicas, 3)
 	}
 	w.check = newChecker(w)
+	w.beginCuts(seed)
 	w.ctl = newController(w, n, replicas, minISR)
 	for id := range int32(n) {
 		w.nodes = append(w.nodes, &node{w: w, id: id + 1, log: memlog.New(w.pageCache)})
@@ -108,6 +111,7 @@ func newWorld(seed uint64, seen coverage) *world {
 	w.after(w.random(50*ms), w.produce)
 	w.after(w.random(50*ms), w.read)
 	w.after(300*ms, w.fault)
+	w.stageCuts()
 	return w
 }
 
@@ -228,6 +232,10 @@ func (w *world) produce() {
 		return
 	}
 	w.after(w.random(16*ms), w.produce)
+	if w.mirrors {
+		w.source.produce()
+		return
+	}
 	if ls := w.leaders(); len(ls) > 0 {
 		ls[w.rng.IntN(len(ls))].produce(1+w.rng.IntN(3), w.chance(0.7))
 	}
@@ -310,6 +318,7 @@ func (w *world) damageLog(n *node) {
 	if n.leader != nil {
 		n.leader.LogChanged(w.now, LogFaulted)
 	}
+	n.followAgain() // one that is to be cut cannot be any more
 	n.act()
 }
 
@@ -382,6 +391,8 @@ type node struct {
 	syncing    bool
 	readOnly   bool // the log cannot be written until the node is started again
 	isDamaged  bool // the log cannot be written, until another one takes its place
+
+	nodeOfCuts // see model_cuts_test.go
 }
 
 // batch is records of one producer that wait for their acknowledgement.
@@ -400,6 +411,7 @@ func (n *node) start() {
 func (n *node) stop() {
 	n.up, n.active, n.syncing, n.readOnly, n.brokerEpoch = false, false, false, false, 0
 	n.leader, n.follower, n.pending, n.proposed = nil, nil, nil, nil
+	n.nodeOfCuts = nodeOfCuts{}
 }
 
 // later does something after a delay, if the node lives on by then.
@@ -473,6 +485,13 @@ func (n *node) follow(img *image) {
 			n.log, n.readOnly, n.isDamaged = memlog.New(n.w.pageCache), false, false
 		}
 		n.leader, n.follower, n.pending = nil, nil, nil
+		n.nodeOfCuts = nodeOfCuts{}
+	case !n.obey(img):
+		if img.leader != n.id && !n.readOnly {
+			n.makeFollower()
+			n.follower.MustCut()
+			n.followLeader(img)
+		}
 	case img.leader == n.id && n.leader != nil && n.leader.Epoch() == epoch:
 		n.leader.BrokersChanged(n.w.now, img.brokers)
 		n.leader.Assigned(n.w.now, img.Assignment)
@@ -491,23 +510,37 @@ func (n *node) follow(img *image) {
 		if n.readOnly {
 			return // it is no use as a follower
 		}
-		if n.follower == nil {
-			n.follower = NewFollower(n.id, n.brokerEpoch, retryPause, Following{
-				Log: n.ends(), LastEpoch: n.log.EpochAt(n.log.End() - 1), HighWatermark: n.log.HighWatermark(),
-			})
-		}
-		n.follower.Follow(n.w.now, img.leader, epoch, img.PartitionEpoch, slices.Contains(img.ISR, n.id) || slices.Contains(img.Eligible, n.id))
+		n.makeFollower()
+		n.followLeader(img)
 	}
 	n.keepProgress()
+}
+
+// makeFollower makes the machine of a follower, if there is none.
+func (n *node) makeFollower() {
+	if n.follower == nil {
+		n.follower = NewFollower(n.id, n.brokerEpoch, retryPause, Following{
+			Log: n.ends(), LastEpoch: n.log.EpochAt(n.log.End() - 1), HighWatermark: n.log.HighWatermark(),
+		})
+	}
+}
+
+// followLeader tells the machine of the follower of its leader.
+func (n *node) followLeader(img *image) {
+	isMember := slices.Contains(img.ISR, n.id) || slices.Contains(img.Eligible, n.id)
+	n.follower.Follow(n.w.now, img.leader, record.Epoch(img.leaderEpoch), img.PartitionEpoch, isMember)
 }
 
 func (n *node) lead(epoch record.Epoch, img *image) {
 	n.w.note("%d leads in epoch %d from %d", n.id, epoch, n.log.End())
 	n.follower, n.pending, n.proposed, n.trim = nil, nil, nil, 0
-	n.must(n.log.BeginEpoch(epoch))
-	n.leader = NewLeader(n.w.now, Config{ID: n.id, Lag: lagLimit, Retry: retryPause}, Start{
-		Epoch: epoch, EpochStart: n.log.End(), Log: n.ends(), HighWatermark: n.log.HighWatermark(),
-	}, img.Assignment, img.brokers)
+	start := Start{Epoch: epoch, EpochStart: n.log.End(), WasCut: n.cutIn == epoch, CutTo: n.cutTo}
+	if !n.w.mirrors {
+		n.must(n.log.BeginEpoch(epoch))
+	}
+	n.appendEarly(epoch)
+	start.Log, start.HighWatermark = n.ends(), max(n.log.HighWatermark(), n.shown)
+	n.leader = NewLeader(n.w.now, Config{ID: n.id, Lag: lagLimit, Retry: retryPause}, start, img.Assignment, img.brokers)
 	if n.isDamaged {
 		n.leader.LogChanged(n.w.now, LogFaulted)
 	}
@@ -529,9 +562,11 @@ func (n *node) keepProgress() {
 	switch {
 	case n.leader != nil:
 		n.log.SetHighWatermark(n.leader.HighWatermark())
+		n.shown = n.leader.HighWatermark()
 		n.w.check.commit(n)
 	case n.follower != nil:
 		n.log.SetHighWatermark(n.follower.HighWatermark())
+		n.shown = n.follower.HighWatermark()
 		if n.w.now >= n.startsLate {
 			n.must(n.log.SetStart(n.follower.Start()))
 		}
@@ -543,6 +578,9 @@ func (n *node) act() {
 	n.sync()
 	if n.leader != nil {
 		n.actAsLeader()
+	}
+	if n.unable != nil {
+		n.actAsProposer(n.unable)
 	}
 	if n.follower != nil {
 		n.actAsFollower()
@@ -632,7 +670,13 @@ func (n *node) actAsLeader() {
 		w.seen["deletion answered"]++
 		w.check.trimmed, n.trim = max(w.check.trimmed, n.trim), 0
 	}
-	p, ok := n.leader.Propose(w.now)
+	n.actAsProposer(n.leader)
+}
+
+// actAsProposer has a leader's proposal sent.
+func (n *node) actAsProposer(l *Leader) {
+	w := n.w
+	p, ok := l.Propose(w.now)
 	if !ok {
 		return
 	}
@@ -644,9 +688,9 @@ func (n *node) actAsLeader() {
 	for _, m := range p.ISR {
 		n.proposed = append(n.proposed, m.ID)
 	}
-	l, life := n.leader, n.life
+	life := n.life
 	ended := func() {
-		if n.leader == l {
+		if n.leader == l || n.unable == l {
 			l.Answered(w.now, p.Attempt)
 			n.act()
 		}
@@ -715,6 +759,9 @@ func (n *node) actAsFollower() {
 			if leader.up && leader.leader != nil {
 				leader.leader.Heard(n.id, q.BrokerEpoch, n.w.now, hasRoom)
 			}
+			if leader.up && leader.unable != nil {
+				leader.unable.Heard(n.id, q.BrokerEpoch, n.w.now, hasRoom)
+			}
 			leader.takeFetch(&q, n, f, life)
 		})
 	}
@@ -742,6 +789,9 @@ func (n *node) takeFetch(q *Fetch, from *node, f *Follower, life int) {
 	if n.leader != nil {
 		var tail Tail
 		tail.Epoch, tail.End = n.log.EpochEnd(q.LastEpoch)
+		if n.w.mirrors {
+			tail = TailOfMirror(q.LastEpoch, tail, n.log.EpochAt(n.log.End()-1), n.log.End())
+		}
 		a.Verdict, a.Diverging = n.leader.Fetched(n.w.now, q, tail), tail
 		a.HighWatermark, a.Start, a.End = n.leader.HighWatermark(), n.log.Start(), n.log.End()
 	}
@@ -807,10 +857,17 @@ func (n *node) rebuild(f *Follower) {
 	n.w.note("%d deletes its damaged log", n.id)
 	n.w.seen["rebuilt"]++
 	n.log, n.isDamaged, n.follower = memlog.New(n.w.pageCache), false, nil
+	n.nodeOfCuts = nodeOfCuts{}
 	n.follow(img)
 }
 
 func (n *node) do(s Step, a *fetched) {
+	if !n.follower.MayWrite() {
+		n.w.seen["step of before a cut"]++
+		n.follower.StepDropped(n.w.now)
+		n.act()
+		return
+	}
 	if n.isDamaged {
 		n.follower.WriteFailed(n.w.now, true)
 		n.act()

@@ -39,6 +39,8 @@ func TestModel(t *testing.T) {
 		"election", "election of an eligible replica", "leader moved", "fenced by silence", "leader gave up", "full leader gave up", "follower cannot store", "append refused: full disk", "rebuilt", "deletion answered", "append refused: read-only", "min ISR changed", "retention",
 		"reassignment ended", "replica removed", "ISR grows", "ISR shrinks", "truncation", "begin anew",
 		"proposal: accepted", "proposal: stale", "proposal: lost", "proposal: very late", "proposed again",
+		"cut", "cut made", "cut made late", "cut that a replica had missed", "cut below a start", "cut by a mirror", "step of before a cut", "acknowledgement beyond a cut",
+		"leader that cannot cut", "append before the machine", "epoch of the source from two leaders",
 		"fetch: verdict 1", "fetch: verdict 2", "fetch: verdict 3", "fetch: verdict 4", "fetch: verdict 5", "fetch: verdict 6",
 	} {
 		if seen[what] == 0 {

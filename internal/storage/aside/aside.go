@@ -1,6 +1,7 @@
-// Package aside knows the directories of logs that were renamed: those of deleted logs, which
-// are about to be removed, and strays, which are kept for a time since the metadata does not
-// have their logs. Their names say which log they belong to. Strays is the set of strays.
+// Package aside knows the directories of logs that have other names than the logs' own: those of deleted logs, which
+// are about to be removed, strays, which are kept for a time since the metadata does not
+// have their logs, and those with the tails that were cut off logs and are kept. Their names say which log they belong to.
+// Strays is the set of strays.
 package aside
 
 import (
@@ -18,8 +19,10 @@ import (
 )
 
 const (
-	deletedSuffix = "-delete"
-	straySuffix   = "-stray"
+	deletedSuffix      = "-delete"
+	straySuffix        = "-stray"
+	tailsSuffix        = "-tails"
+	deletedTailsSuffix = tailsSuffix + deletedSuffix
 
 	maxName = 255 // bytes of a file's name, on all file systems in use
 )
@@ -145,6 +148,24 @@ func DeletedName(dir string, id record.LogID) string { return asideName(dir, id,
 
 // ParseDeleted returns the log of a directory with a name of DeletedName.
 func ParseDeleted(name string) (id record.LogID, ok bool) { return parseAside(name, deletedSuffix) }
+
+// TailsName is the name of the directory with the tails of a log whose usual directory is dir.
+func TailsName(dir string, id record.LogID) string { return asideName(dir, id, tailsSuffix) }
+
+// ParseTails returns the log of a directory with a name of TailsName.
+func ParseTails(name string) (id record.LogID, ok bool) { return parseAside(name, tailsSuffix) }
+
+// DeletedTailsName is the name that a directory with a name of TailsName has while it is removed.
+func DeletedTailsName(tails string) string {
+	id, _ := ParseTails(tails)
+	return asideName(strings.TrimSuffix(tails, asideName("", id, tailsSuffix)), id, deletedTailsSuffix)
+}
+
+// IsDeletedTails tells whether a directory has a name of DeletedTailsName.
+func IsDeletedTails(name string) bool {
+	_, ok := parseAside(name, deletedTailsSuffix)
+	return ok
+}
 
 // asideName is a directory's name when it is moved aside, with the topic id and the partition
 // of its log. A long name is shortened, since a file's name has 255 bytes at most.

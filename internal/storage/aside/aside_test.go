@@ -24,6 +24,21 @@ func TestAsideNamesFit(t *testing.T) {
 		if _, _, ok := ParseStray(deleted); ok {
 			t.Errorf("%s is taken for one that is kept", deleted)
 		}
+		tails, deletedTails := TailsName(dir, id), DeletedTailsName(TailsName(dir, id))
+		if got, ok := ParseTails(tails); !ok || got != id || len(tails) > maxName || IsDeletedTails(tails) {
+			t.Errorf("%s (%d): %v %v", tails, len(tails), got, ok)
+		}
+		if _, ok := ParseTails(deletedTails); ok || !IsDeletedTails(deletedTails) || len(deletedTails) > maxName {
+			t.Errorf("%s is taken for one that is kept", deletedTails)
+		}
+		for _, name := range []string{tails, deletedTails} {
+			if _, ok := ParseDeleted(name); ok {
+				t.Errorf("%s is taken for that of a deleted log", name)
+			}
+		}
+		if _, ok := ParseTails(deleted); ok || IsDeletedTails(deleted) {
+			t.Errorf("%s is taken for one of tails", deleted)
+		}
 	}
 }
 

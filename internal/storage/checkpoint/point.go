@@ -12,7 +12,8 @@
 // A file is, in big endian:
 //
 //	0   magic "LEATCKPT"
-//	8   version 2, zeros 2
+//	8   version 2, zeros 2; version 4 is written where a log may have been cut (Log.Cut of package storage), else 3 where logs
+//	    may have transactions, or may be compacted, else 2; the points of version 4 are those of version 3
 //	12  checksum (CRC-32C) of the bytes from 8 to 12 and from 16 on 4
 //	16  length of everything from 28 on 4
 //	20  generation 8: it rises with each file that is written, of either pair
@@ -24,12 +25,13 @@
 // and a point
 //
 //	0   topic id 16, partition 4
-//	20  flags 1: 1 vouched, 2 gaps, 4 lost
+//	20  flags 1: 1 vouched, 2 gaps, 4 lost, 8 transactional
 //	21  segment's base offset 8, position 8, next offset 8
 //	45  start 8, high watermark 8
 //	61  snapshot 8, producers' offset 8
 //	77  oldest time 8
 //	85  bytes of the segments before that one 8; version 1 has no such field
+//	93  first offset of transactions 8, last stable offset 8; versions 1 and 2 have no such fields
 //
 // A file of a newer version is refused (ErrNewer). The version is that of the whole store: a
 // change of the format of any of its files must raise it, and the program must save a
@@ -79,6 +81,10 @@ type Point struct {
 	// Closed is the number of bytes of the segments before Base, beginning with the one with
 	// Start; BytesUnknown if it is unknown. If the directory has fewer it is damaged.
 	Closed int64
+
+	Transactional    bool          // the log has batches of transactions
+	TransactionsFrom record.Offset // if Transactional: no batch below it is of a transaction
+	Stable           record.Offset // if Transactional: the last stable offset below HighWatermark
 }
 
 // BytesUnknown stands for a number of bytes that is not known.
@@ -86,15 +92,18 @@ const BytesUnknown int64 = -1
 
 // These are the flags and the lengths of a point in a file.
 const (
-	flagVouched = 1
-	flagGaps    = 2
-	flagLost    = 4
+	flagVouched       = 1
+	flagGaps          = 2
+	flagLost          = 4
+	flagTransactional = 8
 
-	pointLen  = 16 + 4 + 1 + 9*8
-	pointLen1 = pointLen - 8 // in version 1
+	pointLen  = 16 + 4 + 1 + 11*8
+	pointLen2 = pointLen - 2*8 // in version 2
+	pointLen1 = pointLen2 - 8  // in version 1
 )
 
-func appendPoint(b []byte, id record.LogID, p Point) []byte {
+// appendPoint appends a point as a version has it.
+func appendPoint(b []byte, id record.LogID, p Point, v uint16) []byte {
 	b = append(b, id.Topic[:]...)
 	b = be.AppendUint32(b, uint32(id.Partition))
 	flags := byte(0)
@@ -107,12 +116,19 @@ func appendPoint(b []byte, id record.LogID, p Point) []byte {
 	if p.Lost {
 		flags |= flagLost
 	}
+	if p.Transactional {
+		flags |= flagTransactional
+	}
 	b = append(b, flags)
-	for _, v := range [...]int64{
+	for _, n := range [...]int64{
 		int64(p.Base), p.Pos, int64(p.Next), int64(p.Start), int64(p.HighWatermark),
 		int64(p.Snapshot), int64(p.ProducersAt), p.Oldest, p.Closed,
 	} {
-		b = be.AppendUint64(b, uint64(v))
+		b = be.AppendUint64(b, uint64(n))
+	}
+	if v >= version3 {
+		b = be.AppendUint64(b, uint64(p.TransactionsFrom))
+		b = be.AppendUint64(b, uint64(p.Stable))
 	}
 	return b
 }
@@ -127,8 +143,12 @@ func decodePoint(b []byte) (record.LogID, Point) {
 		Snapshot: record.Offset(v(5)), ProducersAt: record.Offset(v(6)), Oldest: v(7),
 		Closed: BytesUnknown,
 	}
-	if len(b) == pointLen {
+	if len(b) > pointLen1 {
 		p.Closed = v(8)
+	}
+	if len(b) > pointLen2 {
+		p.Transactional = b[20]&flagTransactional != 0
+		p.TransactionsFrom, p.Stable = record.Offset(v(9)), record.Offset(v(10))
 	}
 	return id, p
 }
@@ -136,7 +156,7 @@ func decodePoint(b []byte) (record.LogID, Point) {
 // isSane tells whether the numbers are possible for a log.
 func (p *Point) isSane() bool {
 	return p.Base >= 0 && p.Pos >= 0 && p.Next >= p.Base && p.Start >= 0 && p.HighWatermark >= 0 &&
-		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown
+		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown && p.TransactionsFrom >= 0 && p.Stable >= 0
 }
 
 // Size is a segment's base and its number of bytes.
@@ -184,12 +204,21 @@ type Sheet struct {
 	At         Mark   // at which recovery begins
 	Metadata   uint64 // index up to which this store has followed the cluster's metadata
 	Points     map[record.LogID]Point
+	// Transactional says that logs may have transactions, or may be compacted. A version of this program that does
+	// not know these must not read such a directory.
+	Transactional bool
+	// Cut says that logs may have been cut by their cluster's metadata, so that they have the number of that cut, and tails
+	// that were kept. A version of this program that does not know these must not read such a directory. A sheet that is read
+	// is Transactional, too, then.
+	Cut bool
 }
 
 const (
 	magic     = "LEATCKPT"
 	oldMagic  = "LEATCP0" // of versions before 0.1, whose format was not promised
-	version   = 2
+	version   = 4
+	version3  = 3 // without cuts, so that earlier versions of this program read it
+	version2  = 2 // without transactions, so that still earlier versions of this program read it
 	headLen   = 28
 	markLen   = 4 + 8 + 8 + 4
 	beforeLen = 16 + markLen + 8 + 4
@@ -209,7 +238,14 @@ var (
 func (s *Sheet) Encode() []byte {
 	b := make([]byte, headLen, headLen+beforeLen+len(s.Points)*pointLen)
 	copy(b, magic)
-	be.PutUint16(b[8:], version)
+	v := uint16(version2)
+	switch {
+	case s.Cut:
+		v = version
+	case s.hasTransactions():
+		v = version3
+	}
+	be.PutUint16(b[8:], v)
 	b = append(b, s.Journal[:]...)
 	b = be.AppendUint32(b, uint32(s.At.File))
 	b = be.AppendUint64(b, uint64(s.At.Pos))
@@ -218,12 +254,25 @@ func (s *Sheet) Encode() []byte {
 	b = be.AppendUint64(b, s.Metadata)
 	b = be.AppendUint32(b, uint32(len(s.Points)))
 	for _, id := range slices.SortedFunc(maps.Keys(s.Points), record.LogID.Compare) { // equal points have equal bytes
-		b = appendPoint(b, id, s.Points[id])
+		b = appendPoint(b, id, s.Points[id], v)
 	}
 	be.PutUint32(b[16:], uint32(len(b)-headLen))
 	be.PutUint64(b[20:], s.Generation)
 	be.PutUint32(b[12:], checksum(b))
 	return b
+}
+
+// hasTransactions tells whether logs may have transactions.
+func (s *Sheet) hasTransactions() bool {
+	if s.Transactional {
+		return true
+	}
+	for _, p := range s.Points {
+		if p.Transactional {
+			return true
+		}
+	}
+	return false
 }
 
 // checksum is the checksum of a file. It covers the version, so that a flipped bit in the
@@ -248,13 +297,15 @@ func Decode(b []byte) (*Sheet, error) {
 	if be.Uint32(b[12:]) != checksum(b) {
 		return nil, fmt.Errorf("%w: its checksum is wrong", ErrNotWhole)
 	}
-	size := pointLen
-	if v := be.Uint16(b[8:]); v > version {
+	size, v := pointLen, be.Uint16(b[8:])
+	if v > version {
 		return nil, fmt.Errorf("%w (format %d, this version knows %d)", ErrNewer, v, version)
 	} else if v == 1 {
 		size = pointLen1
+	} else if v == version2 {
+		size = pointLen2
 	}
-	s := &Sheet{Generation: be.Uint64(b[20:]), Points: map[record.LogID]Point{}}
+	s := &Sheet{Generation: be.Uint64(b[20:]), Points: map[record.LogID]Point{}, Transactional: v >= version3, Cut: v >= version}
 	if b = b[headLen:]; len(b) < beforeLen {
 		return nil, fmt.Errorf("%w: it is cut short", ErrNotWhole)
 	}
@@ -362,7 +413,7 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next, star
 	if !ok || p.Next <= next && p.HighWatermark <= high {
 		return
 	}
-	p.HighWatermark = min(p.HighWatermark, high) // it says nothing of the records that come in their place
+	p.HighWatermark, p.Stable = min(p.HighWatermark, high), min(p.Stable, next) // they say nothing of the records that come in their place
 	t.changed[id] = struct{}{}
 	if p.Next <= next {
 		t.all[id] = p
@@ -372,6 +423,21 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next, star
 	p.ProducersAt = min(p.ProducersAt, next)
 	p.Closed = BytesUnknown
 	t.all[id] = p
+}
+
+// Restart replaces the point of a log all of whose records were taken, so that it begins with an offset, which may be
+// below its start.
+func (t *Table) Restart(id record.LogID, start record.Offset) {
+	p := UnknownPoint()
+	p.Start, p.HighWatermark = start, min(t.Get(id).HighWatermark, start)
+	t.Set(id, p)
+}
+
+// Unvouch replaces the point of a log by one that vouches for no file. It keeps what the point says of the log itself.
+func (t *Table) Unvouch(id record.LogID) {
+	was, p := t.Get(id), UnknownPoint()
+	p.Gaps, p.Start, p.HighWatermark = was.Gaps, was.Start, was.HighWatermark
+	t.Set(id, p)
 }
 
 // Lose replaces the point of a log by one that is lost. It keeps only the start and whether the log

@@ -50,8 +50,13 @@ func randomSheet(rng *rand.Rand, points int) *checkpoint.Sheet {
 	for i := range s.Journal {
 		s.Journal[i] = byte(rng.Uint32())
 	}
+	s.Transactional = rng.IntN(2) == 0
 	for i := range points {
-		s.Points[logID(i)] = randomPoint(rng)
+		p := randomPoint(rng)
+		if p.Transactional = s.Transactional && rng.IntN(2) == 0; p.Transactional {
+			p.TransactionsFrom, p.Stable = record.Offset(rng.Int64N(1000)), record.Offset(rng.Int64N(1000))
+		}
+		s.Points[logID(i)] = p
 	}
 	return s
 }
@@ -123,7 +128,7 @@ func TestSheetRefused(t *testing.T) {
 		err    error
 	}{
 		{"nothing", func([]byte) {}, nil},
-		{"a newer version", func(b []byte) { b[9] = 3 }, checkpoint.ErrNewer},
+		{"a newer version", func(b []byte) { b[9] = 5 }, checkpoint.ErrNewer},
 		{"a much newer version", func(b []byte) { b[8] = 9 }, checkpoint.ErrNewer},
 		{"a development version", func(b []byte) { copy(b, "LEATCP07") }, checkpoint.ErrOlder},
 		{"another file", func(b []byte) { copy(b, "LEATJRNL") }, checkpoint.ErrNotWhole},
@@ -151,7 +156,10 @@ func TestSheetRefused(t *testing.T) {
 func TestTable(t *testing.T) {
 	a, b := logID(1), logID(2)
 	none := checkpoint.Point{Snapshot: -1, ProducersAt: -1, Oldest: checkpoint.TimeUnknown, Closed: checkpoint.BytesUnknown}
-	p := checkpoint.Point{Vouched: true, Base: 100, Pos: 5000, Next: 200, Start: 10, HighWatermark: 150, Snapshot: 180, ProducersAt: 190, Oldest: 7, Closed: 900}
+	p := checkpoint.Point{
+		Vouched: true, Base: 100, Pos: 5000, Next: 200, Start: 10, HighWatermark: 150, Snapshot: 180, ProducersAt: 190, Oldest: 7, Closed: 900,
+		Transactional: true, TransactionsFrom: 120, Stable: 145,
+	}
 	tb := checkpoint.NewTable(nil, nil)
 	expect := func(what string, id record.LogID, want checkpoint.Point) {
 		t.Helper()
@@ -181,13 +189,13 @@ func TestTable(t *testing.T) {
 	p.Pos, p.Next, p.Closed = 4000, 195, checkpoint.BytesUnknown
 	expect("lowered to behind its producers' offset", a, p)
 	tb.Lower(a, 50, 10, 60, 0)
-	p.Base, p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 50, 10, 60, 60, 60
+	p.Base, p.Pos, p.Next, p.ProducersAt, p.HighWatermark, p.Stable = 50, 10, 60, 60, 60, 60
 	expect("lowered below it", a, p)
 	tb.Lower(a, 50, 5, 15, 40)
-	p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 5, 15, 15, 40
+	p.Pos, p.Next, p.ProducersAt, p.HighWatermark, p.Stable = 5, 15, 15, 40, 15
 	expect("lowered below a start that it has not yet", a, p)
 	tb.Lower(a, 50, 0, 10, 0)
-	p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 0, 10, 10, 20
+	p.Pos, p.Next, p.ProducersAt, p.HighWatermark, p.Stable = 0, 10, 10, 20, 10
 	expect("lowered below its start", a, p)
 	tb.Lose(a)
 	lost := none

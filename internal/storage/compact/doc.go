@@ -27,12 +27,19 @@
 // reads a batch of the transaction; the next round gives it a delete horizon, and it goes when that
 // has passed. The list of aborted transactions loses its entry with the horizon (Filter.TakeAborted).
 //
-// A batch that has lost all its records stays without them if it has the last sequence of a
-// producer that is still known (else the next round of the producer would be out of order), or
-// the last offset below Upper (so that the log's end is known from its batches). No offset ever
+// A batch that has lost all its records stays without them if it has the last sequence below Upper of a
+// producer that is still known (else the next batch of the producer would be out of order; also for a
+// replica that has no more than that, and gets the batch again), or
+// the last offset below Upper (so that the log's end is known from its batches), or that of its
+// segment (KeepEnd: a log whose checkpoints are lost is walked, and a segment that does not end where
+// the next one begins would be damage). No offset ever
 // changes: a batch keeps its first and last offset, and its epoch, producer and sequences.
 //
-// These are the rules of Apache Kafka 4.3, with two differences. A tombstone at End or above
+// A batch that would grow too much when it is compressed without the records that go stays whole. Tombstones above it stay,
+// too, since they may delete what is in it: a tombstone that has no horizon after the round that has read its key gets none later.
+//
+// These are the rules of Apache Kafka 4.3, with these differences. Kafka does not keep the end of a segment, nor
+// a producer's last sequence below Upper if it has a later one. A tombstone at End or above
 // gets no horizon: its older records have not gone yet. And a segment of which a part is
 // dirty counts as dirty only; Kafka counts it as clean as well.
 //

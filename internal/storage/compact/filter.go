@@ -2,6 +2,7 @@ package compact
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"github.com/leatstream/leat/internal/budget"
@@ -10,13 +11,14 @@ import (
 
 // LastOfProducer is the last that a log knows of a producer.
 type LastOfProducer struct {
-	Data  record.Offset // of its last record; negative if there is none, only a marker
+	Data  record.Offset // of its last record, or of its last one below the round's Upper; negative if there is none, only a marker
 	Epoch int16
 }
 
 // Rules are what a round needs to judge batches.
 type Rules struct {
 	Map       *Map                     // filled by an Indexer
+	First     record.Offset            // the round's First
 	Upper     record.Offset            // the round's Upper: the batch that ends there stays
 	Now       int64                    // ms
 	Retention int64                    // ms, delete.retention.ms
@@ -34,6 +36,11 @@ const (
 	Empty                // it stays without its records
 	Change               // it stays with a part of its records, or with a delete horizon
 )
+
+// A batch that compresses well may be many times larger when it is compressed again, without the records that go:
+// the producer's codec may look back further than this one's. So the new batches of a segment may have at most half as many
+// bytes again as the old ones, and a few more, and no batch more than that number more than it had.
+const mostGrowth = 4 << 20
 
 // Verdict is what a Filter has decided about a batch.
 type Verdict struct {
@@ -68,6 +75,7 @@ type Stats struct {
 	Records          int64 // read
 	Kept             int64 // records that stay
 	Keyless          int64 // records that went since they have no key
+	Whole            int64 // batches that keep all records, since they cannot be compressed again in bounded memory
 }
 
 // Filter judges the batches of a round, in the order of their offsets, from the log's first segment on.
@@ -75,8 +83,15 @@ type Filter struct {
 	rules Rules
 	txns  transactions
 	next  record.Offset // no batch may begin below it
+	end   record.Offset // the batch that ends there stays; 0: none does
 	stats Stats
 	batch judgement
+	// in and out are the bytes of the segment's batches so far, before and after.
+	in, out int64
+	// keepsTombstones is true after a batch that has kept records which should have gone: a tombstone above it may be what
+	// deletes them.
+	keepsTombstones bool
+	ahead           lookahead
 }
 
 // judgement is what was found out about the batch that is being judged.
@@ -97,6 +112,10 @@ func NewFilter(rules Rules) *Filter {
 // AddAborted adds aborted transactions before the first batch of them is judged. Those that the
 // Filter has already change nothing, so that the lists of segments may overlap.
 func (f *Filter) AddAborted(list []Aborted) { f.txns.addAborted(list) }
+
+// KeepEnd has the batch stay that ends at an offset, if only without its records, so that a segment ends where
+// the next one begins. It stands for one batch at a time, and begins a segment.
+func (f *Filter) KeepEnd(end record.Offset) { f.end, f.in, f.out = end, 0, 0 }
 
 // TakeAborted returns the aborted transactions of which batches are left, by the offset of their marker:
 // those whose markers were judged since the last call. They are the index of the new segment.
@@ -137,24 +156,51 @@ func (f *Filter) Judge(ctx context.Context, work *budget.Budget, b record.Batch)
 }
 
 // AppendTo appends to dst what is left of b, the batch that was judged last. It may wait for memory and a
-// processor of the budget. The errors are those of record.Rewrite.AppendTo; dst is returned unchanged with them.
+// processor of the budget. A batch that would grow too much, or for which there is never enough memory, is copied with all
+// its records (the verdict becomes Copy), and no tombstone above it goes in this round. The other errors are those of
+// record.Rewrite.AppendTo; dst is returned unchanged with them.
 func (f *Filter) AppendTo(ctx context.Context, work *budget.Budget, dst []byte, b record.Batch, v *Verdict) ([]byte, error) {
+	at := len(dst)
+	f.in += int64(len(b))
+	if v.Action == Change {
+		how := record.Rewrite{Keep: f.batch.keeps, Horizon: v.horizon, MaxBytes: min(v.Memory(b), f.mostBytes(b))}
+		again, err := how.AppendTo(ctx, work, dst, b)
+		switch {
+		case errors.Is(err, record.ErrTooLarge):
+			f.keepWhole(b, v)
+		case err != nil:
+			return dst, err
+		default:
+			dst = again
+		}
+	}
 	switch v.Action {
 	case Copy:
-		return append(dst, b...), nil
+		dst = append(dst, b...)
 	case Empty:
-		return record.AppendEmpty(dst, b), nil
-	case Change:
-		how := record.Rewrite{Keep: f.batch.keeps, Horizon: v.horizon, MaxBytes: v.Memory(b)}
-		return how.AppendTo(ctx, work, dst, b)
-	default:
-		return dst, nil
+		dst = record.AppendEmpty(dst, b)
+	case Drop, Change:
 	}
+	f.out += int64(len(dst) - at)
+	return dst, nil
+}
+
+// mostBytes is how many bytes the batch may have that is made of b.
+func (f *Filter) mostBytes(b record.Batch) int64 {
+	return max(record.HeaderLen, min(int64(len(b)), f.in+f.in/2-f.out)+mostGrowth)
+}
+
+// keepWhole has a batch stay as it is, although some of its records should go.
+func (f *Filter) keepWhole(b record.Batch, v *Verdict) {
+	f.stats.Kept += int64(b.Count()) - int64(v.Records)
+	f.stats.Whole++
+	f.keepsTombstones = true
+	*v = Verdict{Action: Copy, Records: int(b.Count())}
 }
 
 // isNeeded tells whether a batch stays even if no record of it does.
 func (f *Filter) isNeeded(b record.Batch) bool {
-	if b.NextOffset() == f.rules.Upper {
+	if next := b.NextOffset(); next == f.rules.Upper || next == f.end {
 		return true
 	}
 	last, ok := f.rules.Producers[b.ProducerID()]
@@ -194,13 +240,16 @@ func (f *Filter) judgeRecords(ctx context.Context, work *budget.Budget, b record
 		return Verdict{}, nil
 	}
 	horizon, ok := b.DeleteHorizon()
-	f.batch.begin(ok && horizon <= f.rules.Now)
+	f.batch.begin(ok && horizon <= f.rules.Now && !f.keepsTombstones)
 	f.rules.Map.hasher.forget()
+	f.ahead.records = f.ahead.records[:0]
 	if err := record.VisitKeys(ctx, work, b, f); err != nil {
 		return Verdict{}, err
 	}
-	// A tombstone whose older records have not gone yet waits for the round that drops them.
-	isNew := !ok && f.batch.tombstones && !f.batch.early
+	f.noteRecords()
+	// A tombstone whose older records have not gone yet waits for the round that drops them. One that an earlier round has left
+	// without a horizon stays, since this one drops no older record of its key.
+	isNew := !ok && f.batch.tombstones && !f.batch.early && !f.keepsTombstones && b.LastOffset() >= f.rules.First
 	v := Verdict{Action: Change, Records: f.batch.kept, bytes: f.batch.bytes, horizon: record.NoTimestamp}
 	switch {
 	case f.batch.kept == 0:
@@ -226,21 +275,33 @@ func (f *Filter) newHorizon() int64 {
 // WriteKey takes the next bytes of a key.
 func (f *Filter) WriteKey(part []byte) { f.rules.Map.hasher.write(part) }
 
-// VisitRecord decides about a record.
+// VisitRecord takes the next record of the batch that is being judged.
 func (f *Filter) VisitRecord(o record.Outline) bool {
-	keep := f.keepsRecord(o, f.rules.Map.hasher.sum())
-	f.batch.note(keep, o.Size)
-	if keep && !o.HasValue {
-		if o.Offset < f.rules.Map.End() {
-			f.batch.tombstones = true
-		} else {
-			f.batch.early = true
-		}
+	if isFull := f.ahead.add(o, f.rules.Map.hasher.sum()); isFull {
+		f.noteRecords()
 	}
 	return true
 }
 
-func (f *Filter) keepsRecord(o record.Outline, key sum) bool {
+// noteRecords decides about the records that were looked ahead.
+func (f *Filter) noteRecords() {
+	f.ahead.touch(f.rules.Map)
+	for i := range f.ahead.records {
+		r := &f.ahead.records[i]
+		keep := f.keepsRecord(&r.Outline, r.key)
+		f.batch.note(keep, r.Size)
+		if keep && !r.HasValue {
+			if r.Offset < f.rules.Map.End() {
+				f.batch.tombstones = true
+			} else {
+				f.batch.early = true
+			}
+		}
+	}
+	f.ahead.records = f.ahead.records[:0]
+}
+
+func (f *Filter) keepsRecord(o *record.Outline, key sum) bool {
 	if o.Offset >= f.rules.Map.End() {
 		return true
 	}

@@ -157,7 +157,7 @@ func (c round) run(t *testing.T, batches ...record.Batch) (left []record.Batch, 
 		}
 	}
 	x.Finish(c.upper)
-	f := NewFilter(Rules{Map: m, Upper: c.upper, Now: c.now, Retention: c.retention, Aborted: c.aborted, Producers: c.producers})
+	f := NewFilter(Rules{Map: m, First: c.first, Upper: c.upper, Now: c.now, Retention: c.retention, Aborted: c.aborted, Producers: c.producers})
 	var out []byte
 	for _, b := range batches {
 		before := bytes.Clone(b)

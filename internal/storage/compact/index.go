@@ -15,6 +15,7 @@ type Indexer struct {
 	first record.Offset
 	txns  transactions
 	next  record.Offset // no batch may begin below it
+	ahead lookahead
 	full  bool
 }
 
@@ -24,6 +25,10 @@ func NewIndexer(to *Map, first record.Offset, aborted []Aborted) *Indexer {
 	to.Reset(first)
 	return &Indexer{to: to, first: first, txns: newTransactions(aborted)}
 }
+
+// AddAborted adds aborted transactions before the first batch of them comes. Those that are known already
+// change nothing.
+func (x *Indexer) AddAborted(list []Aborted) { x.txns.addAborted(list) }
 
 // AddBatch notes the keys of a batch, but for those of an aborted transaction. It returns true
 // when the Map is full; then the Map's End is the first record that it has no room for, and the
@@ -41,7 +46,10 @@ func (x *Indexer) AddBatch(ctx context.Context, work *budget.Budget, b record.Ba
 		_, err = x.txns.noteMarker(b)
 	} else if !x.txns.noteBatch(b) {
 		x.to.hasher.forget()
-		err = record.VisitKeys(ctx, work, b, x)
+		x.ahead.records = x.ahead.records[:0]
+		if err = record.VisitKeys(ctx, work, b, x); err == nil && !x.full {
+			x.putRecords()
+		}
 	}
 	if err != nil || x.full {
 		return x.full, err
@@ -62,15 +70,27 @@ func (x *Indexer) WriteKey(part []byte) { x.to.hasher.write(part) }
 
 // VisitRecord notes the key. It returns false when the Map is full.
 func (x *Indexer) VisitRecord(o record.Outline) bool {
-	key := x.to.hasher.sum()
-	if !o.HasKey || o.Offset < x.first {
-		return true
-	}
-	if !x.to.putSum(key, o.Offset) {
-		x.full = true
-		x.to.end = max(x.to.end, o.Offset)
+	if isFull := x.ahead.add(o, x.to.hasher.sum()); isFull {
+		x.putRecords()
 	}
 	return !x.full
+}
+
+// putRecords puts the keys of the records that were looked ahead into the Map, until that is full.
+func (x *Indexer) putRecords() {
+	x.ahead.touch(x.to)
+	for i := range x.ahead.records {
+		r := &x.ahead.records[i]
+		if !r.HasKey || r.Offset < x.first {
+			continue
+		}
+		if !x.to.putSum(r.key, r.Offset) {
+			x.full = true
+			x.to.end = max(x.to.end, r.Offset)
+			break
+		}
+	}
+	x.ahead.records = x.ahead.records[:0]
 }
 
 // checkBatch checks a batch that was read from a log, after one whose next offset is given. It returns the

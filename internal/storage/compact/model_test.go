@@ -49,6 +49,7 @@ type modelSegment struct {
 
 // logModel is a log that is compacted, and the naive model of it, which knows all records that were ever written.
 type logModel struct {
+	first     record.Offset // the first dirty offset of the present round
 	t         *rapid.T
 	now       int64
 	retention int64
@@ -232,6 +233,7 @@ func (l *logModel) compact(mapBytes int64) {
 		t.Fatalf("the map ends at %d; the dirty part is from %d to %d", m.End(), r.First, r.Upper)
 	}
 	producers := l.producers()
+	l.first = r.First
 	want := l.expect(r.First, m.End(), r.Upper, producers)
 	l.rewrite(plan, m, r.Upper, producers, want)
 	l.check(r.Upper)
@@ -265,7 +267,7 @@ func (l *logModel) producers() map[int64]LastOfProducer {
 // rewrite makes new segments of the groups. want has the transactions whose entries must be left.
 func (l *logModel) rewrite(plan *Log, m *Map, upper record.Offset, producers map[int64]LastOfProducer, want []Aborted) {
 	t := l.t
-	f := NewFilter(Rules{Map: m, Upper: upper, Now: l.now, Retention: l.retention, Producers: producers})
+	f := NewFilter(Rules{Map: m, First: l.first, Upper: upper, Now: l.now, Retention: l.retention, Producers: producers})
 	var segments []modelSegment
 	var index []Aborted
 	n := 0
@@ -303,7 +305,7 @@ func (l *logModel) rewrite(plan *Log, m *Map, upper record.Offset, producers map
 // would have to make the round of the markers, too: their transactions were read until now.
 func (l *logModel) rewriteAgain(m *Map, upper record.Offset, producers map[int64]LastOfProducer) {
 	t := l.t
-	f := NewFilter(Rules{Map: m, Upper: upper, Now: l.now, Retention: l.retention, Producers: producers, Aborted: l.aborted(0, upper)})
+	f := NewFilter(Rules{Map: m, First: l.first, Upper: upper, Now: l.now, Retention: l.retention, Producers: producers, Aborted: l.aborted(0, upper)})
 	for i := range l.segments[:len(l.segments)-1] {
 		s := &l.segments[i]
 		if s.base >= m.End() {

@@ -1,6 +1,7 @@
 package compact
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/leatstream/leat/internal/record"
@@ -48,6 +49,17 @@ const (
 	DueByAge              // a dirty record is older than max.compaction.lag.ms
 )
 
+// Bound says what the end of a round is due to.
+type Bound int8
+
+// The bounds.
+const (
+	ByActive    Bound = iota // the active segment
+	ByLag                    // a record younger than min.compaction.lag.ms
+	ByWatermark              // the high watermark
+	ByStable                 // an open transaction
+)
+
 // Round is a round of compaction that a log could have.
 type Round struct {
 	First   record.Offset // the first dirty offset
@@ -56,6 +68,9 @@ type Round struct {
 	Clean   int64         // bytes of the segments below First
 	Dirty   int64         // bytes of the segments from the one of First up to Upper
 	Due     Due
+	Bound   Bound // of Upper
+	Held    int64 // bytes of the segments from Upper up to the active one
+	Active  int64 // bytes of the active segment
 	Overdue int64 // ms since max.compaction.lag.ms was over for the oldest dirty record; 0: it is not
 }
 
@@ -84,10 +99,17 @@ func (l *Log) PlanRound(now int64) Round {
 	}
 	active := len(l.Segments) - 1
 	first := l.findSegment(r.First)
-	upper := min(l.LastStable, l.HighWatermark, l.Segments[active].Base)
+	upper := l.Segments[active].Base
+	lower := func(to record.Offset, by Bound) {
+		if to < upper {
+			upper, r.Bound = to, by
+		}
+	}
+	lower(l.HighWatermark, ByWatermark)
+	lower(l.LastStable, ByStable)
 	for i := first; i < active && l.Config.MinLag > 0; i++ {
 		if s := &l.Segments[i]; s.LastTime > now-l.Config.MinLag {
-			upper = min(upper, s.Base)
+			lower(s.Base, ByLag)
 			break
 		}
 	}
@@ -100,6 +122,10 @@ func (l *Log) PlanRound(now int64) Round {
 			r.Dirty += s.Bytes
 		}
 	}
+	for _, s := range l.Segments[end:active] {
+		r.Held += s.Bytes
+	}
+	r.Active = l.Segments[active].Bytes
 	r.Overdue = l.findOverdue(first, now)
 	switch {
 	case r.Dirty > 0 && r.Overdue > 0:
@@ -131,17 +157,8 @@ func (l *Log) findOverdue(first int, now int64) int64 {
 	return overdue
 }
 
-// ChooseRound returns the index of the round to make first, or -1 if none is due: of those that
-// are due, the one of the dirtiest log.
-func ChooseRound(rounds []Round) int {
-	best := -1
-	for i := range rounds {
-		if rounds[i].Due != NotDue && (best < 0 || rounds[i].Ratio() > rounds[best].Ratio()) {
-			best = i
-		}
-	}
-	return best
-}
+// CompareRounds orders rounds that are due: that of the dirtiest log comes first.
+func CompareRounds(a, b Round) int { return cmp.Compare(b.Ratio(), a.Ratio()) }
 
 // GroupSegments groups the segments that a round rewrites: all that begin below end, the Map's
 // End. Each group becomes one segment with the base of its first. A group of several has no more bytes

@@ -3,6 +3,7 @@ package compact
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -59,30 +60,45 @@ func TestPlanRound(t *testing.T) {
 	} {
 		l := logOf(5)
 		c.change(l)
-		if got := l.PlanRound(10_000); got != c.want {
+		got := l.PlanRound(10_000)
+		if got.Bound, got.Held, got.Active = 0, 0, 0; got != c.want { // TestRoundSaysWhyItEnds checks those
 			t.Errorf("%s: %+v instead of %+v", name, got, c.want)
 		}
 	}
 }
 
-func TestChooseRound(t *testing.T) {
+// TestRoundSaysWhyItEnds proves that a plan names what keeps a round from going on, and how much waits for that.
+func TestRoundSaysWhyItEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(l *Log)
+		by     Bound
+		held   int64
+	}{
+		"the active segment":                           {func(*Log) {}, ByActive, 0},
+		"an open transaction in the active one":        {func(l *Log) { l.LastStable = 410 }, ByActive, 0},
+		"an open transaction":                          {func(l *Log) { l.LastStable = 250 }, ByStable, 2000},
+		"an open transaction below the high watermark": {func(l *Log) { l.LastStable, l.HighWatermark = 150, 350 }, ByStable, 3000},
+		"the high watermark":                           {func(l *Log) { l.LastStable, l.HighWatermark = 120, 120 }, ByWatermark, 3000},
+		"min.compaction.lag.ms":                        {func(l *Log) { l.Config.MinLag = 10_000 - 1900 + 1 }, ByLag, 3000},
+		"all is clean":                                 {func(l *Log) { l.Cleaned = 420 }, ByActive, 0},
+	} {
+		l := logOf(5)
+		c.change(l)
+		if r := l.PlanRound(10_000); r.Bound != c.by || r.Held != c.held || r.Active != 1000 {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+func TestCompareRounds(t *testing.T) {
 	rounds := []Round{
-		{Clean: 1, Dirty: 99},                     // not due
-		{Clean: 50, Dirty: 50, Due: DueByRatio},   //
-		{Clean: 99, Dirty: 1, Due: DueByAge},      //
-		{Clean: 40, Dirty: 60, Due: DueByRatio},   //
-		{Clean: 400, Dirty: 600, Due: DueByAge},   // as dirty as the one before, which comes first
-		{Clean: 0, Dirty: 0, Due: NotDue},         //
-		{Clean: 55, Dirty: 45, Due: DueByRatio},   //
-		{Clean: 999, Dirty: 1000, Due: NotDue},    //
-		{Clean: 1000, Dirty: 10, Due: DueByAge},   //
-		{Clean: 1000, Dirty: 10, Due: DueByRatio}, //
+		{Clean: 50, Dirty: 50, Due: DueByRatio},
+		{Clean: 99, Dirty: 1, Due: DueByAge},
+		{Clean: 40, Dirty: 60, Due: DueByRatio},
 	}
-	if got := ChooseRound(rounds); got != 3 {
-		t.Errorf("round %d", got)
-	}
-	if got := ChooseRound(rounds[:1]); got != -1 {
-		t.Errorf("round %d where none is due", got)
+	slices.SortFunc(rounds, CompareRounds)
+	if rounds[0].Dirty != 60 || rounds[2].Dirty != 1 {
+		t.Errorf("%+v", rounds)
 	}
 }
 

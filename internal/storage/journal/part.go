@@ -29,6 +29,12 @@ const (
 	Truncate Kind = 4
 	// Truncated says that the files are cut off as the last Truncate says, durably.
 	Truncated Kind = 5
+	// Compacted says that the segments of a log below Base are on disk, and about to be replaced by
+	// others. No earlier part of them is played back.
+	Compacted Kind = 6
+	// Restart says that a log is about to lose all its records, and to begin with Offset, which may be below its start.
+	// No earlier part is played back, and no earlier Start counts. Truncated says when it is done.
+	Restart Kind = 7
 )
 
 // Part is a piece of a round.

@@ -59,7 +59,7 @@ func TestNotesAreDurable(t *testing.T) {
 			all.Go(func() {
 				for topic := range byte(8) {
 					id := [16]byte{(topic + byte(i)) % 8, 1}
-					for n.NoteCached(id) != nil { // the next call writes it again
+					for n.NoteCached(id, 0) != nil { // the next call writes it again
 					}
 				}
 			})
@@ -81,6 +81,112 @@ func TestNotesAreDurable(t *testing.T) {
 	}
 }
 
+// TestTopicsBecomeDurable proves that a topic is noted as long as one of its partitions is page-cached, and no longer; that others stay
+// noted meanwhile, also those that come at the same time; and that this is so after a power cut at any call, and a failure of any.
+func TestTopicsBecomeDurable(t *testing.T) {
+	turning, other, late := [16]byte{1}, [16]byte{2}, [16]byte{3}
+	for fails := range 8 {
+		mem, _ := newNotes(t)
+		calls := 0
+		must := map[[16]byte]bool{}
+		n := reopen(vfs.NewFaulty(mem, func(op vfs.Op, _ string) error {
+			if !op.Changes() {
+				return nil
+			}
+			last := reopen(mem.Crash(rand.New(rand.NewPCG(uint64(calls), 3)))).Last()
+			for topic := range must {
+				if !slices.Contains(last.Unsynced, topic) {
+					t.Errorf("failure %d, call %d: topic %d is not noted: %+v", fails, calls, topic[0], last)
+				}
+			}
+			if calls++; calls == fails {
+				return errors.New("medium error")
+			}
+			return nil
+		}))
+		do := func(f func() error) {
+			for f() != nil { // the next call writes it again
+			}
+		}
+		do(func() error { return n.Begin(5) })
+		note := func(topic [16]byte, partition int32) {
+			do(func() error { return n.NoteCached(topic, partition) })
+			must[topic] = true
+		}
+		note(turning, 0)
+		note(other, 0)
+		note(turning, 1)
+		n.ForgetCached(turning, 0)
+		do(n.Flush)
+		if n.IsCached(turning, 0) || !n.IsCached(turning, 1) {
+			t.Errorf("failure %d: partition 0 is cached: %v, partition 1: %v", fails, n.IsCached(turning, 0), n.IsCached(turning, 1))
+		}
+		delete(must, turning)
+		n.ForgetCached(turning, 1)
+		n.ForgetCached(turning, 1)
+		note(late, 0)
+		do(n.Flush)
+		if last := reopen(mem.KillClone(nil)).Last(); cmp.Diff(Run{Epoch: 5, Unsynced: [][16]byte{other, late}}, last) != "" {
+			t.Errorf("failure %d: %+v", fails, last)
+		}
+		note(turning, 0)
+		do(n.RaiseGeneration)
+		n.ForgetCached(other, 0)
+		note(other, 0)
+		do(n.Flush)
+		if last := reopen(mem.KillClone(nil)).Last(); cmp.Diff(Run{Epoch: 5, Generation: 1, Unsynced: [][16]byte{late, turning, other}}, last) != "" {
+			t.Errorf("failure %d: noted again: %+v", fails, last)
+		}
+	}
+}
+
+// TestGenerationRises proves that a directory's generation is on disk before it is told, and that it never falls: with the next runs, and
+// whatever fails.
+func TestGenerationRises(t *testing.T) {
+	for fails := range 10 {
+		mem, _ := newNotes(t)
+		calls := 0
+		open := func() *Notes {
+			return reopen(vfs.NewFaulty(mem, func(op vfs.Op, _ string) error {
+				if !op.Changes() {
+					return nil
+				}
+				if calls++; calls == fails {
+					return errors.New("medium error")
+				}
+				return nil
+			}))
+		}
+		told := int64(0)
+		for run := range int64(3) {
+			n := open()
+			if n.Generation() < told {
+				t.Errorf("failure %d: run %d begins with generation %d after %d", fails, run, n.Generation(), told)
+			}
+			if err := n.RaiseGeneration(); err != nil || n.Generation() > told {
+				t.Errorf("failure %d: raised to %d before the run has begun, %v", fails, n.Generation(), err)
+			}
+			for n.Begin(7+run) != nil {
+			}
+			before := n.Generation()
+			for range 2 {
+				for n.RaiseGeneration() != nil {
+				}
+			}
+			if told = n.Generation(); told != before+2 {
+				t.Errorf("failure %d: generation %d after %d", fails, told, before)
+			}
+			if err := n.NoteCached([16]byte{1}, 0); err != nil && fails > calls {
+				t.Fatal(err)
+			}
+			mem = mem.Crash(rand.New(rand.NewPCG(uint64(run), 4)))
+			if last := reopen(mem).Last(); last.Generation < told || last.Epoch != 7+run {
+				t.Errorf("failure %d: after a power cut: %+v, and %d was told", fails, last, told)
+			}
+		}
+	}
+}
+
 // TestManyTopicsAreNotListed proves that the notes have a bound, beyond which nothing of the run is
 // believed unless it ends in order.
 func TestManyTopicsAreNotListed(t *testing.T) {
@@ -91,7 +197,7 @@ func TestManyTopicsAreNotListed(t *testing.T) {
 	for i := range maxCached + 3 {
 		var topic [16]byte
 		be.PutUint32(topic[:], uint32(i))
-		if err := n.NoteCached(topic); err != nil {
+		if err := n.NoteCached(topic, 0); err != nil {
 			t.Fatal(err)
 		}
 		if i == maxCached-1 {
@@ -115,8 +221,15 @@ func TestManyTopicsAreNotListed(t *testing.T) {
 // and that a file of which any byte was changed, or that has something else in it, is not believed.
 func TestFormat(t *testing.T) {
 	want := Run{Epoch: 258, Clean: true, Unsynced: [][16]byte{{9, 15: 8}}}
+	const withGeneration = "0000000100000000000000000000000000000102000000000000012c"
+	if got := hex.EncodeToString(encodeRun(258, 300)); got[:len(withGeneration)] != withGeneration {
+		t.Errorf("an entry with a generation is written as %s", got)
+	}
+	if got, ok := decode(encodeRun(258, 300)); !ok || got.Epoch != 258 || got.Generation != 300 {
+		t.Errorf("an entry with a generation is read as %+v, %v", got, ok)
+	}
 	var b []byte
-	b = appendEntry(b, entryRun, be.AppendUint64(nil, 258))
+	b = append(b, encodeRun(258, 0)...)
 	b = appendEntry(b, entryCached, want.Unsynced[0][:])
 	b = appendEntry(b, entryClean, nil)
 	const format = "" +
@@ -149,7 +262,7 @@ func TestFormat(t *testing.T) {
 // FuzzDecode proves that no file makes a start fail, and that what is believed is written the same
 // way.
 func FuzzDecode(f *testing.F) {
-	b := appendEntry(nil, entryRun, be.AppendUint64(nil, 1))
+	b := encodeRun(1, 2)
 	f.Add(b)
 	f.Add(appendEntry(slices.Clone(b), entryMany, nil))
 	f.Add(appendEntry(appendEntry(b, entryCached, []byte{1}), entryClean, nil))
@@ -158,7 +271,7 @@ func FuzzDecode(f *testing.F) {
 		if !ok || last.Epoch == 0 {
 			return
 		}
-		again := appendEntry(nil, entryRun, be.AppendUint64(nil, uint64(last.Epoch)))
+		again := encodeRun(last.Epoch, last.Generation)
 		for _, topic := range last.Unsynced {
 			again = appendEntry(again, entryCached, topic[:])
 		}

@@ -11,7 +11,7 @@ import (
 // the index, and the room that both have to grow (TestEntryBytes).
 const EntryBytes = 256
 
-// minKept is how many producers a log keeps however many other logs have. So what a flood
+// minKept is how many producers without an open transaction a log keeps however many other logs have. So what a flood
 // cannot take from a log is bounded by the number of logs.
 const minKept = 2
 
@@ -27,10 +27,13 @@ const minKept = 2
 //
 // The last case is that of a log that is full and idle while another one grows, until somebody
 // calls Evict of the idle one. States that grow have no more than most together, since that is
-// what fair shares are: so all have never much more than twice that. A nil *Budget has no limit.
+// what fair shares are: so all have never much more than twice that. Producers with an open
+// transaction are not evicted: no other transaction begins while they alone are most, which adds as many again at most.
+// A nil *Budget has no limit.
 type Budget struct {
 	most    int64 // producers
 	count   atomic.Int64
+	open    atomic.Int64 // producers with an open transaction
 	evicted atomic.Int64
 
 	mu    sync.Mutex
@@ -49,12 +52,13 @@ type Usage struct {
 	Bytes     int64 // that they take, at most
 	Limit     int64 // of Bytes
 	Evicted   int64 // producers that were forgotten before their time
+	Open      int64 // transactions that are open
 }
 
 // Usage is the present use.
 func (b *Budget) Usage() Usage {
 	n := b.count.Load()
-	return Usage{Producers: n, Bytes: n * EntryBytes, Limit: b.most * EntryBytes, Evicted: b.evicted.Load()}
+	return Usage{Producers: n, Bytes: n * EntryBytes, Limit: b.most * EntryBytes, Evicted: b.evicted.Load(), Open: b.open.Load()}
 }
 
 // resize notes that a State has another number of producers.
@@ -76,6 +80,16 @@ func (b *Budget) resize(from, to int) {
 		c.producers += int64(to)
 	}
 }
+
+// countOpen counts producers with an open transaction that are more now, or less.
+func (b *Budget) countOpen(n int) {
+	if b != nil {
+		b.open.Add(int64(n))
+	}
+}
+
+// isFilledByOpen tells whether the producers with an open transaction alone are as many as may be.
+func (b *Budget) isFilledByOpen() bool { return b != nil && b.open.Load() >= b.most }
 
 // isExceeded tells whether all logs together have more producers than they may.
 func (b *Budget) isExceeded() bool { return b != nil && b.count.Load() > b.most }

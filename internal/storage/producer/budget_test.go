@@ -61,12 +61,12 @@ func TestBudget(t *testing.T) {
 	for i := range n {
 		if i%(most/4) == 0 {
 			for _, again := range sent {
-				if earlier, dup, err := s.Check(again); !dup || err != nil || earlier.Base != again.BaseOffset() {
+				if earlier, dup, err := s.Check(again, producer.Claim{}); !dup || err != nil || earlier.Base != again.BaseOffset() {
 					t.Fatalf("after %d others: the honest producer's batch at %d: %v, %v", i, again.BaseOffset(), dup, err)
 				}
 			}
 			next := batch(t, honest, 0, int32(i/(most/4)), 1, offset)
-			if _, dup, err := s.Check(next); dup || err != nil {
+			if _, dup, err := s.Check(next, producer.Claim{}); dup || err != nil {
 				t.Fatal(dup, err)
 			}
 			s.Apply(next, 1)
@@ -124,10 +124,10 @@ func TestLongestUnusedGo(t *testing.T) {
 		if !s.Changed() {
 			t.Error("the snapshot has those that were forgotten")
 		}
-		if _, dup, err := s.Check(batch(t, 1, 0, 77, 1, 19)); dup || err != nil {
+		if _, dup, err := s.Check(batch(t, 1, 0, 77, 1, 19), producer.Claim{}); dup || err != nil {
 			t.Errorf("a forgotten one: %v, %v", dup, err)
 		}
-		if _, dup, err := s.Check(batch(t, 2, 0, 1, 1, 19)); !dup || err != nil {
+		if _, dup, err := s.Check(batch(t, 2, 0, 1, 1, 19), producer.Claim{}); !dup || err != nil {
 			t.Errorf("one that was used lately: %v, %v", dup, err)
 		}
 	}

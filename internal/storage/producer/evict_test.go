@@ -4,13 +4,14 @@ import (
 	"testing"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 // fill gives a State a number of producers, with ids and last offsets from first on.
 func fill(b *Budget, first int64, n int) *State {
 	s := New(b)
 	for i := range n {
-		s.addEntry(entry{id: first + int64(i), kept: 1, batches: [KeptBatches]keptBatch{{lastOffset: record.Offset(i)}}})
+		s.addEntry(entry{id: first + int64(i), txnFirst: transaction.None, kept: 1, batches: [KeptBatches]keptBatch{{lastOffset: record.Offset(i)}}})
 	}
 	s.grown = 0
 	return &s
@@ -43,7 +44,7 @@ func TestEvictionsAreFew(t *testing.T) {
 				if reads {
 					s.decodeEntry(snapshot[i*snapshotEntry:], 1)
 				} else {
-					s.addEntry(entry{id: int64(i), kept: 1, batches: [KeptBatches]keptBatch{{lastOffset: record.Offset(i)}}})
+					s.addEntry(entry{id: int64(i), txnFirst: transaction.None, kept: 1, batches: [KeptBatches]keptBatch{{lastOffset: record.Offset(i)}}})
 					s.Evict()
 				}
 				if b.evicted.Load() != before {

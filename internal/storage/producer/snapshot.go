@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/transaction"
 )
 
 var (
@@ -18,14 +19,12 @@ var (
 // The snapshot file has Kafka's format (ProducerStateManager): a version, a checksum of
 // the bytes after it, the number of entries, the entries. Kafka's file has only the last
 // batch of a producer. This one has up to five entries for a producer, the oldest first,
-// so that a reader which keeps one entry for a producer keeps the newest.
+// so that a reader which keeps one entry for a producer keeps the newest. All of them have the
+// producer's coordinator epoch and the first offset of its open transaction.
 const (
 	snapshotVersion = 1
 	snapshotHead    = 2 + 4 + 4
 	snapshotEntry   = 8 + 2 + 4 + 8 + 4 + 8 + 4 + 8
-
-	noCoordinatorEpoch = -1
-	noTransaction      = -1
 )
 
 // ErrSnapshot is returned for bytes that are not a producer snapshot.
@@ -61,9 +60,8 @@ func (p *entry) appendBatch(b []byte, k *keptBatch) []byte {
 	b = be.AppendUint64(b, uint64(k.lastOffset))
 	b = be.AppendUint32(b, uint32(k.delta))
 	b = be.AppendUint64(b, uint64(k.time))
-	coordinator, transaction := int32(noCoordinatorEpoch), int64(noTransaction)
-	b = be.AppendUint32(b, uint32(coordinator))
-	return be.AppendUint64(b, uint64(transaction))
+	b = be.AppendUint32(b, uint32(p.coordinator))
+	return be.AppendUint64(b, uint64(p.txnFirst))
 }
 
 // decodedAtOnce is how many entries of a file are read at a time.
@@ -129,7 +127,7 @@ func (s *State) decodeEntry(b []byte, now int64) {
 	p := s.known.find(id)
 	if p == nil {
 		s.Evict()
-		p = s.addEntry(entry{id: id, epoch: epoch, lastSeen: now})
+		p = s.addEntry(newEntry(id, epoch, now))
 	}
 	if p.epoch != epoch {
 		p.epoch, p.kept = epoch, 0
@@ -141,4 +139,7 @@ func (s *State) decodeEntry(b []byte, now int64) {
 	if k.lastSeq >= 0 && k.delta >= 0 {
 		p.pushBatch(k, false)
 	}
+	was := openIn(p)
+	p.coordinator, p.txnFirst = int32(be.Uint32(b[34:])), max(record.Offset(be.Uint64(b[38:])), transaction.None)
+	s.countOpen(openIn(p) - was)
 }

@@ -92,7 +92,7 @@ func TestRules(t *testing.T) {
 				for i, st := range steps {
 					bases[i] = record.Offset(10 * i)
 					b := batch(t, 7, st.epoch, st.seq, st.n, bases[i])
-					earlier, dup, err := s.Check(b)
+					earlier, dup, err := s.Check(b, producer.Claim{})
 					if !errors.Is(err, st.err) || dup != (st.dup >= 0) || dup && earlier.Base != bases[st.dup] {
 						t.Fatalf("step %d: batch at %d, %v, %v", i, earlier.Base, dup, err)
 					}
@@ -173,8 +173,8 @@ func TestSnapshot(t *testing.T) {
 		}
 		for range 100 {
 			b := randomBatch(t, rng)
-			e1, dup1, err1 := s.Check(b)
-			e2, dup2, err2 := again.Check(b)
+			e1, dup1, err1 := s.Check(b, producer.Claim{})
+			e2, dup2, err2 := again.Check(b, producer.Claim{})
 			if dup1 != dup2 || e1.Base != e2.Base || e1.Time != e2.Time || (err1 == nil) != (err2 == nil) {
 				t.Fatalf("seed %d: %v, %v and %v, %v", seed, dup1, err1, dup2, err2)
 			}
@@ -241,10 +241,10 @@ func TestExpire(t *testing.T) {
 	if !s.Changed() {
 		t.Error("the snapshot still has who expired")
 	}
-	if _, dup, err := s.Check(batch(t, 1, 0, 99, 1, 2)); dup || err != nil {
+	if _, dup, err := s.Check(batch(t, 1, 0, 99, 1, 2), producer.Claim{}); dup || err != nil {
 		t.Errorf("who expired comes with a sequence of its own: %v, %v", dup, err)
 	}
-	if _, _, err := s.Check(batch(t, 2, 0, 99, 1, 2)); !errors.Is(err, producer.ErrOutOfOrderSequence) {
+	if _, _, err := s.Check(batch(t, 2, 0, 99, 1, 2), producer.Claim{}); !errors.Is(err, producer.ErrOutOfOrderSequence) {
 		t.Errorf("who did not expire does so, too: %v", err)
 	}
 
@@ -279,7 +279,7 @@ func TestManyProducers(t *testing.T) {
 			t.Fatalf("%d are known", got)
 		}
 		for id := range int64(n) {
-			earlier, dup, err := st.Check(batch(t, id, int16(id%5), int32(id), 1, 0))
+			earlier, dup, err := st.Check(batch(t, id, int16(id%5), int32(id), 1, 0), producer.Claim{})
 			if err != nil || dup != (id%2 == 1) || dup && earlier.Base != record.Offset(id) {
 				t.Fatalf("producer %d: %+v, %v, %v", id, earlier, dup, err)
 			}

@@ -17,8 +17,12 @@ const (
 	LogSuffix     = ".log"
 	IndexSuffix   = ".index"
 	TimeSuffix    = ".timeindex"
+	TxnSuffix     = ".txnindex"
 	DeletedSuffix = ".deleted" // appended to the name of a file that is going to be removed
 )
+
+// fileSuffixes lists the files that a segment may have.
+func fileSuffixes() []string { return []string{LogSuffix, IndexSuffix, TimeSuffix, TxnSuffix} }
 
 // CutMark is the name of a file that is in a log's directory while something is taken away there:
 // the end of a segment, segments, snapshots. Whoever finds it knows that some of what is gone may
@@ -71,6 +75,17 @@ func (d *Dir) MarkCut(fs vfs.FS) error {
 // UnmarkCut notes that everything that was taken away is so on disk.
 func (d *Dir) UnmarkCut(fs vfs.FS) error {
 	return d.Do(func() error { return fs.Remove(d.Path(CutMark)) })
+}
+
+// DoAlone is Do while no other goroutine is in a call of Do: no file is opened meanwhile. fn must not wait for
+// the disk.
+func (d *Dir) DoAlone(fn func() error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left {
+		return ErrGone
+	}
+	return fn()
 }
 
 // Leave ends the use of the directory. It waits for the calls of Do that run.

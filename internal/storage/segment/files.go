@@ -102,7 +102,7 @@ func (h *handle) closeFile() { _ = h.f.Close() }
 // two callers do so at the same time, the second one's file is closed again.
 func (f *Files) openSegment(g *Segment, mode vfs.Mode) (*handle, error) {
 	var file vfs.File
-	err := g.dir.Do(func() (err error) {
+	err := inDir(g, func() (err error) {
 		file, err = f.openFile(g.Path(LogSuffix), mode)
 		return err
 	})
@@ -249,14 +249,18 @@ func (f *Files) writeEnd(name string, b []byte, off int64) error {
 }
 
 // replaceFile replaces the contents of a file. Readers see either the old contents or
-// the new ones. After a crash it may also be empty.
-func (f *Files) replaceFile(name string, b []byte) error {
+// the new ones. After a crash it may also be empty, unless sync is true: then the new contents are
+// durable before they get the name.
+func (f *Files) replaceFile(name string, b []byte, sync bool) error {
 	tmp := name + ".tmp"
 	file, err := f.openFile(tmp, vfs.Fresh)
 	if err != nil {
 		return err
 	}
 	_, err = file.WriteAt(b, 0)
+	if err == nil && sync {
+		err = f.syncFile(file)
+	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, f.fs.Remove(tmp))
 	}

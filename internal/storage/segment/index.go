@@ -103,7 +103,7 @@ func (g *Segment) flushIndexes(all bool) error {
 	all = all || t.offsetsInFile+t.timesInFile == 0
 	offsets, times := t.offsets, t.times // entries may be added meanwhile, but none is removed
 	g.mu.Unlock()
-	err := g.dir.Do(func() error {
+	err := inDir(g, func() error {
 		if all || len(offsets) > 0 {
 			b := appendEntries(make([]byte, 0, len(offsets)*entryLen), offsets)
 			if err := g.files.writeEnd(g.Path(IndexSuffix), b, int64(t.offsetsInFile)*entryLen); err != nil {
@@ -168,11 +168,11 @@ type indexFile struct {
 // openIndex opens an index file. A missing one has no entries.
 func (g *Segment) openIndex(suffix string, size int) (x indexFile, err error) {
 	x.size = size
-	err = g.dir.Do(func() error {
+	err = inDir(g, func() error {
 		x.f, err = g.files.openFile(g.Path(suffix), vfs.ReadOnly)
 		return err
 	})
-	if errors.Is(err, vfs.ErrNotExist) {
+	if errors.Is(err, vfs.ErrNotExist) && !errors.Is(err, ErrReplaced) {
 		return indexFile{size: size}, nil
 	}
 	if err != nil {
@@ -326,6 +326,9 @@ const maxHops = 4 * tailEntries
 // the segment has none, and ErrTorn if the file is damaged. A wrong index is built again.
 func (g *Segment) Locate(o record.Offset) (BatchInfo, error) {
 	c, err := g.searchOffset(o)
+	if errors.Is(err, ErrReplaced) {
+		return BatchInfo{}, err
+	}
 	if err != nil {
 		c = hint{0, noHint}
 	}
@@ -442,11 +445,11 @@ func (g *Segment) rebuildIndexes() error {
 	if !active {
 		t.noteTime(twin)
 	}
-	err := g.dir.Do(func() error {
-		if err := g.files.replaceFile(g.Path(IndexSuffix), appendEntries(nil, t.offsets)); err != nil {
+	err := inDir(g, func() error {
+		if err := g.files.replaceFile(g.Path(IndexSuffix), appendEntries(nil, t.offsets), false); err != nil {
 			return err
 		}
-		return g.files.replaceFile(g.Path(TimeSuffix), appendTimeEntries(nil, t.times))
+		return g.files.replaceFile(g.Path(TimeSuffix), appendTimeEntries(nil, t.times), false)
 	})
 	if err != nil {
 		return err

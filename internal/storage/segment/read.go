@@ -2,6 +2,7 @@ package segment
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sort"
 
@@ -162,6 +163,9 @@ func (g *Segment) lookUp(sp *span, from record.Offset, maxBytes int64) error {
 		if err != nil {
 			return err
 		}
+		if err := checkFirst(g, &first, from); err != nil {
+			return err
+		}
 		if first.Base >= sp.limit { // the limit lies in a gap of the offsets
 			return io.EOF
 		}
@@ -181,6 +185,17 @@ func (g *Segment) lookUp(sp *span, from record.Offset, maxBytes int64) error {
 		return nil // the read goes up to the limit
 	}
 	return g.cutSpan(sp, cur, maxBytes)
+}
+
+// checkFirst refuses a batch from which a read begins and which does not have the offset, where that can be no gap: no checksum
+// covers its base offset.
+func checkFirst(g *Segment, first *BatchInfo, from record.Offset) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.hasGaps || from < g.base || first.Base <= from && from < first.Next {
+		return nil
+	}
+	return fmt.Errorf("%w at byte %d: it begins with offset %d, and offset %d is not in it", ErrTorn, first.Pos, first.Base, from)
 }
 
 // tornAtEnd makes io.EOF an ErrTorn. It is for a position at which a batch must be.
@@ -210,6 +225,9 @@ func (g *Segment) cutSpan(sp *span, cur *cursor, maxBytes int64) error {
 	first, err := g.infoAt(sp.begin, sp.segmentSize) // no boundary: the last batch is cut short
 	if err != nil {
 		return tornAtEnd(err)
+	}
+	if err := checkFirst(g, &first, cur.key.base); err != nil {
+		return err
 	}
 	sp.firstEnd = first.End
 	if sp.firstEnd >= sp.begin+maxBytes && sp.firstEnd < sp.limitPos {

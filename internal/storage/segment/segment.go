@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/transaction"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -26,9 +27,14 @@ type Segment struct {
 	base   record.Offset
 	handle atomic.Pointer[handle] // the open file while Files keeps it; else nil
 
+	swapEnd    atomic.Int64 // its files have the names of a swap up to this offset; 0: those of a segment. Changed by DoAlone
+	isReplaced atomic.Bool  // a swap has replaced the segment: its files are gone, or another segment's. Set by DoAlone
+
 	notKept bool // guarded by files.mu: Files must not keep the file open, since it is being removed
 
-	indexFiles sync.Mutex // held while the index files change; before mu
+	indexFiles  sync.Mutex                          // held while the index files change; before mu
+	isDiscarded bool                                // guarded by indexFiles: the segment is no part of the log any more
+	aborts      atomic.Pointer[transaction.Summary] // of the file of aborted transactions; nil: it was not checked
 
 	mu           sync.Mutex    // held for moments
 	size         int64         // guarded by mu: bytes of whole batches
@@ -75,7 +81,7 @@ func Create(files *Files, dir *Dir, base record.Offset, prealloc, now int64) (*S
 // the file for the segment that follows.
 func (g *Segment) removeFailed(err error) error {
 	g.files.stopKeeping(g)
-	e := g.dir.Do(func() error { return g.files.fs.Remove(g.Path(LogSuffix)) })
+	e := inDir(g, func() error { return g.files.fs.Remove(g.Path(LogSuffix)) })
 	if e != nil && !errors.Is(e, ErrGone) {
 		return fmt.Errorf("%w: %s could not begin (%w), nor be removed: %w", ErrTainted, g.Path(LogSuffix), err, e)
 	}
@@ -94,8 +100,27 @@ func Attach(files *Files, dir *Dir, base record.Offset, size, now int64) *Segmen
 // Base is the offset at which the segment begins.
 func (g *Segment) Base() record.Offset { return g.base }
 
+// CreatedAt is the time in ms when Create or Attach was called for a segment.
+func CreatedAt(g *Segment) int64 { return g.created }
+
 // Path is the path of one of the segment's files.
-func (g *Segment) Path(suffix string) string { return g.dir.Path(FileName(g.base, suffix)) }
+func (g *Segment) Path(suffix string) string {
+	if end := record.Offset(g.swapEnd.Load()); end > 0 {
+		return g.dir.Path(swapName(g.base, end, suffix))
+	}
+	return g.dir.Path(FileName(g.base, suffix))
+}
+
+// inDir calls fn while the directory is certain to be the log's own, and while no swap replaces a segment.
+// Once one has, the error is ErrReplaced: a file of the segment's name may have other bytes by then.
+func inDir(g *Segment, fn func() error) error {
+	return g.dir.Do(func() error {
+		if g.isReplaced.Load() {
+			return ErrReplaced
+		}
+		return fn()
+	})
+}
 
 // End returns the number of bytes of whole batches, and the offset after the last record.
 func (g *Segment) End() (size int64, next record.Offset) {
@@ -209,6 +234,9 @@ func (g *Segment) publishBatches(bufs [][]byte, pos int64, interval int) (full b
 // noteTimeLocked updates the segment's timestamps for a batch. The caller holds mu, or no
 // other goroutine uses g.
 func (g *Segment) noteTimeLocked(b record.Batch) {
+	if b.Count() == 0 { // compaction has emptied it: no record has the time
+		return
+	}
 	if ms := b.MaxTimestamp(); ms > g.maxTime {
 		g.maxTime, g.maxTimeAt = ms, b.LastOffset()
 	}
@@ -349,9 +377,10 @@ func (g *Segment) Truncate(size int64, next record.Offset, now int64) (*Segment,
 	g.files.stopKeeping(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
-	// Old entries may name positions at which later batches will be.
-	err = g.dir.Do(func() error {
-		return errors.Join(g.files.fs.Remove(g.Path(IndexSuffix)), g.files.fs.Remove(g.Path(TimeSuffix)))
+	g.isDiscarded = true
+	// Old entries may name positions at which later batches will be, or markers that are cut.
+	err = inDir(g, func() error {
+		return errors.Join(g.files.fs.Remove(g.Path(IndexSuffix)), g.files.fs.Remove(g.Path(TimeSuffix)), g.files.fs.Remove(g.Path(TxnSuffix)))
 	})
 	cut := Attach(g.files, g.dir, g.base, size, now)
 	g.mu.Lock()
@@ -410,7 +439,7 @@ func (g *Segment) Trim() error {
 func (g *Segment) SyncIndexes() error {
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
-	return g.dir.Do(func() error {
+	return inDir(g, func() error {
 		for _, suffix := range []string{IndexSuffix, TimeSuffix} {
 			f, err := g.files.openFile(g.Path(suffix), vfs.Create)
 			if err != nil {
@@ -421,7 +450,7 @@ func (g *Segment) SyncIndexes() error {
 				return err
 			}
 		}
-		return nil
+		return syncAborts(g)
 	})
 }
 
@@ -431,8 +460,9 @@ func (g *Segment) Discard() (names []string, err error) {
 	g.files.stopKeeping(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
-	err = g.dir.Do(func() error {
-		for _, suffix := range []string{LogSuffix, IndexSuffix, TimeSuffix} {
+	g.isDiscarded = true
+	err = inDir(g, func() error {
+		for _, suffix := range fileSuffixes() {
 			name := g.Path(suffix)
 			err := g.files.fs.Rename(name, name+DeletedSuffix)
 			if errors.Is(err, vfs.ErrNotExist) {
@@ -465,7 +495,7 @@ func (g *Segment) Walk(pos int64, least record.Offset, strict bool) (w *Walker, 
 // OpenApart opens the segment's file for reading, independent of Files: it closes no file
 // that others use, and the caller must close the result.
 func (g *Segment) OpenApart() (f vfs.File, err error) {
-	err = g.dir.Do(func() error {
+	err = inDir(g, func() error {
 		f, err = g.files.openFile(g.Path(LogSuffix), vfs.ReadOnly)
 		return err
 	})

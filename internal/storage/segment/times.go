@@ -134,7 +134,7 @@ type Work struct {
 func (g *Segment) FindTime(work Work, ms int64, from record.Offset) (at Stamp, ok bool, err error) {
 	from = max(g.lastOffsetBefore(ms)+1, from)
 	err = g.walkBatches(from, func(b record.Batch, read func() (record.Batch, error)) (done bool, err error) {
-		if b.MaxTimestamp() < ms || b.LastOffset() < from {
+		if b.MaxTimestamp() < ms || b.LastOffset() < from || b.Count() == 0 {
 			return false, nil
 		}
 		at, ok, err = work.findFirst(b, read, from, ms)
@@ -152,6 +152,9 @@ func (g *Segment) MaxTimeFrom(work Work, from record.Offset, whole int64) (int64
 	}
 	latest := record.NoTimestamp
 	err := g.walkBatches(from, func(b record.Batch, read func() (record.Batch, error)) (done bool, err error) {
+		if b.Count() == 0 {
+			return false, nil
+		}
 		ms := b.MaxTimestamp()
 		if b.BaseOffset() < from { // the record with the batch's largest timestamp may lie below from
 			if ms, err = work.maxTimeIn(b, read, from); err != nil {
@@ -236,4 +239,24 @@ func (w Work) readReserved(header record.Batch, read func() (record.Batch, error
 		return err
 	}
 	return use(whole)
+}
+
+// FirstTime is the largest timestamp of a segment's first batch, in ms, or NoTimestamp if it has none.
+func FirstTime(g *Segment) (int64, error) {
+	g.mu.Lock()
+	known, size := g.firstTime, g.size
+	g.mu.Unlock()
+	if known != TimeUnknown || size == 0 {
+		return max(known, record.NoTimestamp), nil
+	}
+	first, _, err := g.walkTo(hint{0, noHint}, 0)
+	if err != nil {
+		return 0, tornAtEnd(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.firstTime == TimeUnknown && g.tail == nil {
+		g.firstTime = first.MaxTime
+	}
+	return first.MaxTime, nil
 }

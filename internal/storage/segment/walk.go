@@ -43,6 +43,7 @@ type Walker struct {
 	epoch      record.Epoch  // of the last batch; that of the next one must not be lower
 
 	head [record.HeaderLen]byte // the header that Next has returned, if the batch was verified
+	last int64                  // the position of the batch that Next has returned
 	pool *sync.Pool             // to which buf goes back
 	buf  *[]byte                // its first n bytes are those of the file from the position at on
 	at   int64
@@ -134,9 +135,26 @@ func (w *Walker) Next() (record.Batch, error) {
 			return nil, fmt.Errorf("%w at byte %d: its checksum is wrong", ErrTorn, w.pos)
 		}
 	}
+	w.last = w.pos
 	w.pos += size
 	w.leastKnown, w.least, w.epoch = true, b.NextOffset(), b.LeaderEpoch()
 	return b, nil
+}
+
+// Whole returns all bytes of the batch that Next has returned last, if it is a control batch. They
+// are valid until the next call. Of a batch that is too long for a marker, and of any other, it
+// returns the header.
+func (w *Walker) Whole(b record.Batch) (record.Batch, error) {
+	if !b.Control() || b.Size() > record.MaxMarkerLen {
+		return b, nil
+	}
+	size := b.Size()
+	if w.last < w.at || w.pos > w.at+int64(w.n) {
+		if err := w.readBuffer(w.last, size); err != nil {
+			return nil, err
+		}
+	}
+	return record.Batch((*w.buf)[w.last-w.at:][:size]), nil
 }
 
 // checkHeader checks the header of the batch at pos; left bytes of the file follow there.

@@ -31,6 +31,8 @@ type Program struct {
 	// Prepare is work that must be done before a first start, and is not timed; nil: none.
 	Prepare func(ctx context.Context, dir, addr string) error
 	Command func(dir, addr string) (name string, args []string)
+	// Furnish is work that must be done after a first start, before anything is measured; nil: none.
+	Furnish func(ctx context.Context, s *Server) error
 	Probe   func(ctx context.Context, addr string) error // nil: asks as a client of Kafka
 	Within  time.Duration                                // that it may take from its start to its first answer; 0: ReadyWithin
 	// Ensemble is how it runs as a cluster, instead of Prepare and Command; nil: it runs alone.
@@ -71,7 +73,14 @@ func (p *Program) Start(ctx context.Context, dir string) (*Server, error) {
 			return nil, err
 		}
 	}
-	return p.Launch(ctx, dir, addr)
+	s, err := p.Launch(ctx, dir, addr)
+	if err != nil || p.Furnish == nil {
+		return s, err
+	}
+	if err := p.Furnish(ctx, s); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w; it says: %s", err, s.LastWords()), s.Stop())
+	}
+	return s, nil
 }
 
 // Launch starts the program where it may have run before.
@@ -124,6 +133,9 @@ func (s *Server) Ended() bool {
 
 // PID is the process's id.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// Output is all that the program has said since its start.
+func (s *Server) Output() ([]byte, error) { return os.ReadFile(s.log) }
 
 // LastWords is the end of the program's output.
 func (s *Server) LastWords() string {

@@ -187,8 +187,20 @@ func franzClient() *ordinaryClient {
 	return &ordinaryClient{produce: franzProduce, consume: franzConsume}
 }
 
+// newFranz makes a client that comes by the listener that the options name.
+func newFranz(o *Options, opts ...kgo.Opt) (*kgo.Client, error) {
+	c, err := newCaller(o)
+	if err != nil {
+		return nil, err
+	}
+	if c.tls != nil {
+		opts = append(opts, kgo.DialTLSConfig(c.tls))
+	}
+	return kgo.NewClient(append(opts, kgo.SeedBrokers(c.addr))...)
+}
+
 func franzProduce(ctx context.Context, o *Options, _ string) (time.Duration, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.DefaultProduceTopic(o.Topic), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	cl, err := newFranz(o, kgo.DefaultProduceTopic(o.Topic), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		return 0, err
 	}
@@ -213,7 +225,7 @@ func franzProduce(ctx context.Context, o *Options, _ string) (time.Duration, err
 }
 
 func franzConsume(ctx context.Context, o *Options, _ string) (time.Duration, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.ConsumeTopics(o.Topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := newFranz(o, kgo.ConsumeTopics(o.Topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		return 0, err
 	}

@@ -13,6 +13,10 @@ import (
 // Idle measures the cost of connections that do nothing after their first request.
 func Idle(ctx context.Context, o Options) (*Result, error) {
 	o.Connections = max(1, o.Connections)
+	from, err := newCaller(&o)
+	if err != nil {
+		return nil, err
+	}
 	before, _, err := process.Memory(o.PIDs)
 	if err != nil {
 		return nil, err
@@ -25,7 +29,7 @@ func Idle(ctx context.Context, o Options) (*Result, error) {
 		}
 	}()
 	for len(conns) < o.Connections {
-		c, err := client.DialAny(ctx, o.Brokers)
+		c, _, err := from.connect(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("after %d connections: %w", len(conns), err)
 		}

@@ -1,6 +1,6 @@
 // Package workload is the things that the suite asks of a broker beyond those of "leat
 // bench": idle connections, thousands of partitions, groups, cold reads, restarts,
-// system calls, ordinary clients. Each is a function that takes Options and returns a
+// system calls, ordinary clients, transactions, compaction, logins and TLS. Each is a function that takes Options and returns a
 // Result with Steps; Verify voids a run in which a record was lost. Workloads run one
 // at a time, or they would measure one another.
 package workload
@@ -26,8 +26,13 @@ type Options struct {
 	Extra     int           // partitions with one record each, besides
 	Settle    time.Duration // before an idle server is looked at
 	Faults    int           // of a cluster, one after another
+	Producers int           // that make transactions
+	Keys      int64         // that records are spread over; 0: each has its own
 	Data      string        // the server's data directory
 	KafkaHome string        // where Apache Kafka's own client is; "": nowhere
+	Entry     Entry         // by which listener of a secured broker the client comes
+	Mechanism string        // of its login
+	Resumes   bool          // a client over TLS resumes its last session
 }
 
 // Defaults are the settings of a workload that says nothing else.
@@ -47,6 +52,10 @@ const (
 	KindSyscalls bench.Kind = "syscalls"
 	KindRestart  bench.Kind = "restart"
 	KindClient   bench.Kind = "client"
+
+	KindTransactions bench.Kind = "transactions"
+	KindCompaction   bench.Kind = "compaction"
+	KindConnections  bench.Kind = "connections"
 )
 
 // Produce is bench.Produce as a workload.

@@ -15,6 +15,7 @@ type Writing interface {
 	AppendAt(at record.Offset, entries ...Entry) error
 	BeginEpoch(e record.Epoch) error
 	Truncate(to record.Offset) error
+	Cut(number int32, to record.Offset) error
 	SetStart(to record.Offset) error
 	SetHighWatermark(o record.Offset)
 	Commit()
@@ -26,6 +27,7 @@ type Reading interface {
 	End() record.Offset
 	Committed() record.Offset
 	HighWatermark() record.Offset
+	CutNumber() int32
 	EpochEnd(e record.Epoch) (record.Epoch, record.Offset)
 	EpochAt(o record.Offset) record.Epoch
 	Read(from record.Offset, n int) ([]Entry, error)
@@ -37,7 +39,7 @@ type Examined interface {
 	Reading
 	// Configure sets whether records are committed before they are durable, from the next append on.
 	Configure(pageCache bool)
-	// Clear drops all records and has the log begin at an offset.
+	// Clear drops all records and has the log begin at an offset. The log keeps the number of its last cut.
 	Clear(start record.Offset) error
 	// Restart ends the log's node in order, and starts it again.
 	Restart()
@@ -81,7 +83,7 @@ func newExam(log Examined, seed uint64) *exam {
 func (x *exam) doNext() (string, error) {
 	m := x.model
 	within := m.Start() + record.Offset(x.rng.IntN(int(m.End()-m.Start())+1))
-	switch x.rng.IntN(30) {
+	switch x.rng.IntN(31) {
 	case 0, 1, 2, 3, 4, 5:
 		values := x.values()
 		return fmt.Sprintf("append %d in epoch %d", len(values), x.epoch),
@@ -128,6 +130,8 @@ func (x *exam) doNext() (string, error) {
 		return fmt.Sprintf("begin anew at %d", to), x.clear(to)
 	case 26:
 		return "restart", x.restart()
+	case 30:
+		return x.cut()
 	default:
 		return "crash", x.crash()
 	}
@@ -145,6 +149,18 @@ func (x *exam) values() []uint64 {
 func (x *exam) truncate(to record.Offset) error {
 	x.ended = record.NoEpoch
 	return sameError(x.log.Truncate(to), x.model.Truncate(to))
+}
+
+// cut cuts the log somewhere, also below its start and beyond its end, and sometimes by a number that it has.
+func (x *exam) cut() (string, error) {
+	m := x.model
+	number := max(m.CutNumber()+int32(x.rng.IntN(3)), 1)
+	to := max(m.End()-record.Offset(x.rng.IntN(8)), 0)
+	if x.rng.IntN(4) == 0 {
+		to = record.Offset(x.rng.IntN(int(m.End()) + 3))
+	}
+	x.ended = record.NoEpoch
+	return fmt.Sprintf("cut %d to %d", number, to), sameError(x.log.Cut(number, to), m.Cut(number, to))
 }
 
 func (x *exam) clear(to record.Offset) error {
@@ -209,6 +225,9 @@ func (x *exam) compare() error {
 	want := []record.Offset{m.Start(), m.End(), m.Committed(), m.HighWatermark()}
 	if !slices.Equal(got, want) {
 		return fmt.Errorf("start, end, committed end and high watermark are %v, want %v", got, want)
+	}
+	if l.CutNumber() != m.CutNumber() {
+		return fmt.Errorf("the number of its last cut is %d, want %d", l.CutNumber(), m.CutNumber())
 	}
 	es, err := l.Read(m.Start(), len(m.entries))
 	if err != nil || !slices.Equal(es, m.entries) {

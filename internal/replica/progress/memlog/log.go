@@ -41,7 +41,16 @@ type Log struct {
 	committed record.Offset // never below durable; only a cut and a crash lower it
 	hw        record.Offset
 	savedHW   record.Offset // the high watermark after a crash
+	cut       int32         // the number of the last cut; 0: there was none
+	tails     []Tail        // that cuts have taken
 	fault     error
+}
+
+// Tail is what a cut has taken from a log.
+type Tail struct {
+	Number  int32
+	First   record.Offset
+	Entries []Entry
 }
 
 // New makes an empty log. With pageCache records are committed before they are durable.
@@ -139,14 +148,45 @@ func (l *Log) Truncate(to record.Offset) error {
 	return nil
 }
 
-// Clear drops all records, durably, and has the log begin at an offset.
+// Cut has the log end at an offset because the metadata say so, once for each number, durably. What lies beyond is kept. A log that begins
+// beyond the offset is empty then, and begins there.
+func (l *Log) Cut(number int32, to record.Offset) error {
+	switch {
+	case number <= l.cut:
+		return nil
+	case l.fault != nil:
+		return l.fault
+	}
+	if from := max(to, l.start); from < l.end() {
+		l.tails = append(l.tails, Tail{number, from, append([]Entry(nil), l.entries[from-l.start:]...)})
+	}
+	if to < l.start {
+		hw, saved := min(l.hw, to), min(l.savedHW, to)
+		if err := l.Clear(to); err != nil {
+			return err
+		}
+		l.hw, l.savedHW = hw, saved
+	} else if err := l.Truncate(to); err != nil {
+		return err
+	}
+	l.cut = number
+	return nil
+}
+
+// CutNumber is the number of the last cut that the log has made; 0: it has made none.
+func (l *Log) CutNumber() int32 { return l.cut }
+
+// Tails are what cuts have taken from the log.
+func (l *Log) Tails() []Tail { return l.tails }
+
+// Clear drops all records, durably, and has the log begin at an offset. It keeps the number of its last cut, and what cuts have taken.
 func (l *Log) Clear(start record.Offset) error {
 	if l.fault != nil {
 		return l.fault
 	}
 	*l = Log{
 		pageCache: l.pageCache, configured: l.configured, before: record.NoEpoch, begun: record.NoEpoch,
-		start: start, durable: start, committed: start, hw: start, savedHW: start,
+		start: start, durable: start, committed: start, hw: start, savedHW: start, cut: l.cut, tails: l.tails,
 	}
 	return nil
 }

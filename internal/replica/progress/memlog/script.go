@@ -89,6 +89,8 @@ func (r *runner) run(f []string) (answer string, err error) {
 		return outcome(l.BeginEpoch(record.Epoch(first))), nil
 	case "truncate":
 		return outcome(l.Truncate(first)), nil
+	case "cut":
+		return outcome(l.Cut(int32(first), record.Offset(numbers[min(1, len(numbers)-1)]))), nil
 	case "start":
 		return outcome(l.SetStart(first)), nil
 	case "begin":

@@ -1,0 +1,214 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// LinksKind is a kind of change of links between clusters, and of the topics and partitions that mirror by them. A change of any kind may be asked for twice.
+type LinksKind string
+
+// The kinds.
+const (
+	// CreateLink makes Link, ChangeLink changes the link LinkID as Change says, and RemoveLink removes it.
+	CreateLink LinksKind = "create link"
+	ChangeLink LinksKind = "change link"
+	RemoveLink LinksKind = "remove link"
+
+	// CreateMirrors makes Topics that mirror, and ExtendMirrors adds partitions to them.
+	CreateMirrors LinksKind = "create mirrors"
+	ExtendMirrors LinksKind = "extend mirrors"
+	// PauseMirrors and ResumeMirrors have Topics pause, and go on.
+	PauseMirrors  LinksKind = "pause mirrors"
+	ResumeMirrors LinksKind = "resume mirrors"
+	// PromoteMirrors begins the promotion of Topics: none of their partitions follows the source any more.
+	PromoteMirrors LinksKind = "promote mirrors"
+
+	// SetMirrorStates says how far Partitions mirror.
+	SetMirrorStates LinksKind = "set mirror states"
+	// CutMirrors has all replicas of Partitions end their logs at an offset, and raises the leader epochs by one.
+	CutMirrors LinksKind = "cut mirrors"
+	// RaiseEpochs raises the leader epochs of Partitions that mirror, so that they are not below those of the batches that the source has.
+	RaiseEpochs LinksKind = "raise epochs"
+	// FinishPromotions makes ordinary partitions of Partitions whose topics are being promoted, in a new leader epoch.
+	FinishPromotions LinksKind = "finish promotions"
+)
+
+// MaxLinkItems is how many topics or partitions one LinksChange may have.
+const MaxLinkItems = 1000
+
+// LinksChange asks for a change. It has Topics or Partitions according to its kind, and each of them is changed, or refused, by itself.
+type LinksChange struct {
+	Kind       LinksKind         `json:"kind"`
+	Link       *meta.Link        `json:"link,omitempty"` // who asks has drawn its id, so that it is made once however often that is asked for
+	LinkID     meta.UUID         `json:"linkId"`
+	Change     *LinkChange       `json:"change,omitempty"`
+	Topics     []MirrorTopic     `json:"topics,omitempty"`
+	Partitions []MirrorPartition `json:"partitions,omitempty"`
+}
+
+// LinkChange is what changes of a link. What it does not name stays as it is.
+type LinkChange struct {
+	Settings map[string]*string `json:"settings,omitempty"` // nil values are unset
+	Secret   *[]byte            `json:"secret,omitempty"`   // sealed; empty: there is none any more
+	Paused   *bool              `json:"paused,omitempty"`
+}
+
+// Format prints the kind and how much is changed, and no secret, whatever the verb.
+func (q LinksChange) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "links: %s, %d topics, %d partitions", q.Kind, len(q.Topics), len(q.Partitions))
+}
+
+// ChangeLinks makes a change. refused says why nothing was changed. Otherwise results are in the order of the topics or partitions of the change, and nil means that one was
+// changed, or was so already.
+func ChangeLinks(ctx context.Context, c *Controller, q *LinksChange) (results []*Error, refused *Error, err error) {
+	by := ofClients
+	if len(q.Partitions) > 0 { // what leaders ask for: their partitions stand still until then
+		by = ofCluster
+	}
+	err = c.runItems(ctx, by, len(q.Topics)+len(q.Partitions), func(r *Rules, from int) ([]byte, int) {
+		d, some, e := Links{Rules: r, NewID: c.cfg.NewID, MaxPartitions: c.cfg.MaxPartitions}.Change(q, from)
+		results, refused = append(results[:from], some...), e
+		return d.Records, from + len(some)
+	})
+	if err != nil || refused != nil {
+		return nil, refused, err
+	}
+	return results, nil, nil
+}
+
+// Links decide changes of links, and of what mirrors by them, as Rules decide other changes.
+type Links struct {
+	*Rules
+
+	NewID         func() meta.UUID // draws the ids of topics
+	MaxPartitions int              // that the cluster may have
+}
+
+// Change decides a change of a link, or as many of the topics or partitions, beginning with one of them, as fit into one part.
+func (l Links) Change(q *LinksChange, from int) (d Part, results []*Error, refused *Error) {
+	if refused := checkLevel(l.Image, meta.LevelLinks, "A link to another cluster"); refused != nil {
+		return Part{}, nil, refused
+	}
+	if items := len(q.Topics) + len(q.Partitions); items > MaxLinkItems {
+		return Part{}, nil, refuse(InvalidRequest, "%d topics and partitions are more than one change of links may have, which is %d.", items, MaxLinkItems)
+	}
+	switch q.Kind {
+	case CreateMirrors, ExtendMirrors, PauseMirrors, ResumeMirrors, PromoteMirrors:
+		d, results = l.changeTopics(q, from)
+		return d, results, nil
+	case SetMirrorStates, CutMirrors, RaiseEpochs, FinishPromotions:
+		d, results = changeMirrorPartitions(l.Rules, q, from)
+		return d, results, nil
+	default:
+		d = l.newPart()
+		d.Records, refused = changeLink(l.Image, q)
+		return d, nil, refused
+	}
+}
+
+func changeLink(m *meta.Image, q *LinksChange) (records []byte, refused *Error) {
+	switch q.Kind {
+	case CreateLink:
+		if q.Link == nil {
+			return nil, refuse(InvalidRequest, "There is no link to make.")
+		}
+		return createLink(m, *q.Link)
+	case ChangeLink:
+		l := m.Links().Find(q.LinkID)
+		if l == nil {
+			return nil, refuse(UnknownLink, "There is no link of the id %s.", q.LinkID)
+		}
+		if q.Change == nil {
+			return nil, nil
+		}
+		return q.Change.apply(l)
+	case RemoveLink:
+		return removeLink(m, q.LinkID)
+	default:
+		return nil, refuse(InvalidRequest, "There is no change %q of links.", q.Kind)
+	}
+}
+
+func createLink(m *meta.Image, l meta.Link) (records []byte, refused *Error) {
+	if known := m.Links().Find(l.ID); known != nil && known.Equal(&l) {
+		return nil, nil
+	}
+	switch {
+	case !meta.IsLinkName(l.Name):
+		return nil, refuse(InvalidRequest, "A link cannot have the name %.100q: it has 1 to %d characters, which are ASCII alphanumerics, '.', '_' and '-'.", l.Name, meta.MaxLinkName)
+	case m.Links().FindName(l.Name) != nil:
+		return nil, refuse(DuplicateResource, "There is a link %q already: give the new one another name.", l.Name)
+	case m.Links().Find(l.ID) != nil:
+		return nil, refuse(DuplicateResource, "There is a link of the id %s already.", l.ID)
+	case l.Source == m.ClusterID:
+		return nil, refuse(PolicyViolation, "The cluster %s is this one: a link leads to another cluster.", l.Source)
+	case m.Links().Len() >= meta.MaxLinks:
+		return nil, refuse(PolicyViolation, "A cluster has at most %d links: remove one that is not used.", meta.MaxLinks)
+	}
+	return setLink(&l)
+}
+
+// setLink makes the record of a link, or refuses one that lacks something or has too much of it.
+func setLink(l *meta.Link) (records []byte, refused *Error) {
+	if err := l.Check(); err != nil {
+		return nil, refuse(InvalidRequest, "It cannot be a link: %v.", err)
+	}
+	return meta.Append(nil, meta.LinkSet{Link: *l}), nil
+}
+
+func (c *LinkChange) apply(l *meta.Link) (records []byte, refused *Error) {
+	next, set := *l, map[string]string{}
+	for _, s := range l.Settings {
+		set[s.Key] = s.Value
+	}
+	for key, value := range c.Settings {
+		if value == nil {
+			delete(set, key)
+		} else {
+			set[key] = *value
+		}
+	}
+	next.Settings = nil
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		next.Settings = append(next.Settings, meta.LinkSetting{Key: key, Value: set[key]})
+	}
+	if c.Secret != nil {
+		next.Secret = *c.Secret
+	}
+	if c.Paused != nil {
+		next.Paused = *c.Paused
+	}
+	if next.Equal(l) {
+		return nil, nil
+	}
+	return setLink(&next)
+}
+
+// removeLink removes a link by which nothing mirrors any more.
+func removeLink(m *meta.Image, id meta.UUID) (records []byte, refused *Error) {
+	l := m.Links().Find(id)
+	if l == nil {
+		return nil, nil
+	}
+	count, first := 0, ""
+	for t := range m.Mirrors(id) {
+		if !t.IsMirror() {
+			continue
+		}
+		if count++; first == "" || t.Name < first {
+			first = t.Name
+		}
+	}
+	switch {
+	case count == 1:
+		return nil, refuse(PolicyViolation, "The topic %s mirrors by the link %q: promote it or delete it first.", first, l.Name)
+	case count > 1:
+		return nil, refuse(PolicyViolation, "%d topics mirror by the link %q, the first of them is %s: promote them or delete them first.", count, l.Name, first)
+	}
+	return meta.Append(nil, meta.LinkRemoved{ID: id}), nil
+}

@@ -1,0 +1,20 @@
+// Package mirror mirrors topics of other clusters by the links that the metadata have. A Service is all of a node's mirroring: it runs the machine (package progress) of each mirrored partition that the
+// node leads, and on the node of the active controller the tasks of links. Checks of links before they are made are Service.Check.
+//
+//	metadata -- Apply --> partition, one for each that this node leads
+//	                        progress.Mirror  <----- answers -----------------------.
+//	                          | FindTopic                                          |
+//	                          |-----------> session, one for each link: describes -|
+//	                          | Fetch, FindEpoch, Reread, FindRange, FindBegin     |
+//	                          |-----------> pool, one for each broker of a source -|
+//	                          | Append, Trim, Skip                                 |
+//	                          |-----------> Log, the partition's own; one commit for all partitions of an answer
+//	                          | Raise, Cut, Declare                                |
+//	                          '-----------> decider: the controller, many at once -'
+//
+// A pool reads for all of its partitions with few requests: those at the end of their logs, the tip, share a long poll; those behind, the backfill, are read by others, some at a time, on connections of their own. Memory
+// for answers is of budget.Mirror, of which the tip has a part that the backfill cannot use; the same holds for the rate of a throttled link.
+//
+// Any goroutine may call a Service's methods, but one at a time calls Apply. Locks: partition.mu is held while its machine is called and its log is read and written, and no other partition's is held then; under
+// it, session.mu, pool.mu, timers.mu, decider.mu or throttle.mu is held for moments, each alone. Service.mu is never held together with partition.mu.
+package mirror
