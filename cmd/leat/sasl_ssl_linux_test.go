@@ -169,7 +169,8 @@ func TestThreeNodesOfSASLSSL(t *testing.T) {
 		return len(topics["orders"].Partitions) == 3
 	})
 	produce(30)
-	ps[0].kill() // the others have all of it
+	as("root", "cluster --wait 1m", 0) // until the others vote again, the death of the first node is the end of the metadata
+	ps[0].kill()                       // the others have all of it
 	consumed := strings.Fields(as("alice", "consume orders --group billing --from start --exit", 0))
 	for i := range produced {
 		if !slices.Contains(consumed, fmt.Sprint(i)) {

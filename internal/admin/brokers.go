@@ -2,8 +2,10 @@ package admin
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -12,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 // ErrNotServed is returned when a broker does not serve a request that is needed.
@@ -78,6 +82,8 @@ type Quorum struct {
 	Epoch         int32           `json:"epoch"`
 	HighWatermark int64           `json:"high_watermark"`
 	Replicas      []QuorumReplica `json:"replicas"`
+	// WantedVoters is how many voters the cluster is to have; 0: it has them, or does not tell.
+	WantedVoters int `json:"wanted_voters,omitempty"`
 	// Note is what the leader says beyond all this, in sentences.
 	Note string `json:"note,omitempty"`
 }
@@ -128,7 +134,7 @@ func askQuorum(ctx context.Context, from kmsg.Requestor) (*Quorum, error) {
 	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 		return nil, &RefusedError{Of: "the quorum", Err: err}
 	}
-	info := &Quorum{Leader: p.LeaderID, Epoch: p.LeaderEpoch, HighWatermark: p.HighWatermark, Replicas: []QuorumReplica{}, Note: readNote(&resp.UnknownTags)}
+	info := &Quorum{Leader: p.LeaderID, Epoch: p.LeaderEpoch, HighWatermark: p.HighWatermark, Replicas: []QuorumReplica{}, WantedVoters: readWantedVoters(&resp.UnknownTags), Note: readNote(&resp.UnknownTags)}
 	var leaderEnd int64
 	for _, v := range p.CurrentVoters {
 		leaderEnd = max(leaderEnd, v.LogEndOffset)
@@ -154,6 +160,16 @@ func askQuorum(ctx context.Context, from kmsg.Requestor) (*Quorum, error) {
 	add("voter", p.CurrentVoters)
 	add(roleObserver, p.Observers)
 	return info, nil
+}
+
+// readWantedVoters finds how many voters the cluster is to have; 0: it has them, or does not tell.
+func readWantedVoters(tags *kmsg.Tags) (wanted int) {
+	tags.Each(func(key uint32, value []byte) {
+		if n, size := binary.Uvarint(value); key == config.VotersTag && size > 0 && n <= math.MaxInt16 {
+			wanted = int(n)
+		}
+	})
+	return wanted
 }
 
 // servesAPI tells whether a broker serves a request.

@@ -42,6 +42,9 @@ type Cluster struct {
 	Partitions      int    `json:"partitions"`
 	Offline         int    `json:"offline_partitions"`          // that nobody leads
 	UnderReplicated int    `json:"under_replicated_partitions"` // of which a replica is not in sync
+	// Voters is how many nodes vote on the metadata; 0: the cluster does not tell. WantedVoters is how many are to, while these are more.
+	Voters       int `json:"voters,omitempty"`
+	WantedVoters int `json:"wanted_voters,omitempty"`
 	// Note is what the cluster says of itself beyond all this, in sentences.
 	Note string `json:"note,omitempty"`
 	// NotTold are the facts that the cluster does not tell.
@@ -304,7 +307,7 @@ func (c *Cluster) addQuorum(ctx context.Context, from kmsg.Requestor, served *km
 	if err != nil {
 		return err
 	}
-	c.Controller = q.Leader
+	c.Controller, c.Voters, c.WantedVoters = q.Leader, q.CountVoters(), q.WantedVoters
 	c.Note = strings.TrimSpace(c.Note + " " + q.Note)
 	for _, r := range q.Replicas {
 		i, isBroker := slices.BinarySearchFunc(c.Brokers, r.ID, func(n Node, id int32) int { return cmp.Compare(n.ID, id) })

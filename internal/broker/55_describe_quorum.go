@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,8 +29,8 @@ import (
 // that are behind. There is one partition, __cluster_metadata-0.
 //
 // The leader answers, since only it knows how far the others are; it is asked by the node that the
-// client has asked. If it does not answer soon, that node tells what it knows itself. Its answer has a note, which Kafka does not have, of
-// the nodes that it keeps fenced since it cannot reach them.
+// client has asked. If it does not answer soon, that node tells what it knows itself. Its answer has two fields that Kafka does not have: how many
+// nodes are to vote, while fewer do, and a note of the nodes that it keeps fenced since it cannot reach them.
 
 func (b *Broker) describeQuorum(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeQuorumRequest)
@@ -68,6 +69,9 @@ func (b *Broker) describeQuorum(d *decision, r *wire.Request, kreq kmsg.Request)
 			n.Listeners = append(n.Listeners, l)
 		}
 		resp.Nodes = append(resp.Nodes, n)
+	}
+	if len(rt.Partitions[0].CurrentVoters) < st.Wanted {
+		resp.UnknownTags.Set(config.VotersTag, binary.AppendUvarint(nil, uint64(st.Wanted)))
 	}
 	if note := noteOfUnreached(q.positions); note != "" {
 		resp.UnknownTags.Set(config.NoteTag, []byte(note))

@@ -227,14 +227,17 @@ func TestQuorumOfSeveralNodes(t *testing.T) {
 	req := at(2, kmsg.NewPtrDescribeQuorumRequest())
 	req.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: metadataTopic, Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
 	conn := dial(t, g.addr)
-	note := ""
+	note, wanted := "", ""
 	check := func(what string, leader int32, ends map[int32]int64) {
 		t.Helper()
 		resp := ask[*kmsg.DescribeQuorumResponse](conn, req)
-		note = ""
+		note, wanted = "", ""
 		resp.UnknownTags.Each(func(key uint32, value []byte) {
 			if key == config.NoteTag {
 				note = string(value)
+			}
+			if key == config.VotersTag {
+				wanted = string(value)
 			}
 		})
 		p := resp.Topics[0].Partitions[0]
@@ -250,6 +253,14 @@ func TestQuorumOfSeveralNodes(t *testing.T) {
 	check("the leader", 1, map[int32]int64{1: 100, 2: 100, 3: 90, 4: 80})
 	if note != "Node 4 stays fenced: nobody can reach it." {
 		t.Errorf("the leader's note is %q", note)
+	}
+	st.Wanted = 3
+	if check("with all voters", 1, map[int32]int64{1: 100, 2: 100, 3: 90, 4: 80}); wanted != "" {
+		t.Errorf("it tells of %x wanted voters, and has them", wanted)
+	}
+	st.Wanted = 5
+	if check("with few voters", 1, map[int32]int64{1: 100, 2: 100, 3: 90, 4: 80}); wanted != "\x05" {
+		t.Errorf("of five wanted voters it has three, and tells %x", wanted)
 	}
 	st.LeaderRaftID, st.Match, c.leader, c.positions = 20, nil, 2, nil
 	forwarded := 0

@@ -23,7 +23,7 @@ func (a *app) newCluster() *cobra.Command {
 		Long: `Show the nodes of a cluster, who of them keeps the metadata, what each has and leads, and whether all
 partitions are as they should be. Other clusters than Leat's tell less.
 
-With --wait it waits until all nodes serve and all replicas are in sync, and fails if they are not by
+With --wait it waits until all nodes serve, as many vote on the metadata as are to, and all replicas are in sync, and fails if they are not by
 then: so a script knows when the next node may be restarted.`,
 		Example: `  leat cluster
   leat cluster --wait 10m`,
@@ -35,7 +35,7 @@ then: so a script knows when the next node may be restarted.`,
 			return errors.Join(a.show(c, func() string { return clusterText(c) }), err)
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for all nodes to serve and all replicas to be in sync")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for all nodes to serve and to vote that are to, and for all replicas to be in sync")
 	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterToken(), a.newClusterDrain(), a.newClusterRemove(), a.newClusterRecover(), a.newClusterFinalize())
 	return a.addOutputFlag(a.addClientFlags(cmd))
 }
@@ -85,6 +85,9 @@ func describeMissing(c *admin.Cluster) string {
 	}
 	if c.Controller < 0 {
 		all = append(all, "no controller is active")
+	}
+	if c.Voters < c.WantedVoters {
+		all = append(all, fmt.Sprintf("%d of %s on the metadata", c.Voters, formatCount(c.WantedVoters, "voter")))
 	}
 	if c.Offline > 0 {
 		all = append(all, formatCount(c.Offline, "partition")+" offline")
@@ -137,6 +140,9 @@ func clusterRemarks(c *admin.Cluster) (lines []string) {
 	if c.UnderReplicated > 0 {
 		lines = append(lines, formatCount(c.UnderReplicated, "partition")+" under-replicated: some of the replicas are not in sync.")
 	}
+	if c.Voters < c.WantedVoters {
+		lines = append(lines, fmt.Sprintf("%s on the metadata, and %d are to: until the cluster has made the others voters, which it does by itself, do not stop a node that votes.", describeVotes(c.Voters), c.WantedVoters))
+	}
 	if highest, ok := commonLevel(c); ok && highest > c.Level && c.Feature == admin.LeatLevels {
 		lines = append(lines, fmt.Sprintf("All nodes know level %d of the metadata: \"leat cluster finalize\" raises it, after which no older version of Leat can be started on their data.", highest))
 	}
@@ -152,6 +158,14 @@ func clusterRemarks(c *admin.Cluster) (lines []string) {
 		lines = append(lines, "This cluster does not tell "+phrase.Join(c.NotTold, "and")+".")
 	}
 	return lines
+}
+
+// describeVotes says how many nodes vote.
+func describeVotes(voters int) string {
+	if voters == 1 {
+		return "1 node votes"
+	}
+	return fmt.Sprintf("%d nodes vote", voters)
 }
 
 // commonLevel is the highest level of the metadata that all nodes know that were asked. It is not known

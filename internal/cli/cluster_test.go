@@ -206,6 +206,21 @@ func TestPlanLevels(t *testing.T) {
 			"node 2 (host:2) and node 3 (host:3) know level 1 of leat.metadata instead of 2 and level 0 of transaction.version instead of 2: upgrade them, and run this again")
 }
 
+// TestFewVoters proves that a cluster in which fewer nodes vote on the metadata than are to is not said to be well.
+func TestFewVoters(t *testing.T) {
+	c := &admin.Cluster{Controller: 1, Brokers: []admin.Node{{ID: 1, State: admin.Active}, {ID: 2, State: admin.Active}, {ID: 3, State: admin.Active}}, Voters: 1, WantedVoters: 3}
+	if got := describeMissing(c); got != "1 of 3 voters on the metadata" {
+		t.Errorf("missing is %q", got)
+	}
+	if text := clusterText(c); !strings.Contains(text, "1 node votes on the metadata, and 3 are to: until") {
+		t.Errorf("it says\n%s", text)
+	}
+	c.Voters, c.WantedVoters = 3, 0
+	if got := describeMissing(c); got != "" {
+		t.Errorf("missing is %q", got)
+	}
+}
+
 // TestWaitForTheCluster proves that a script is told when all is well, and what is missing when it is not.
 func TestWaitForTheCluster(t *testing.T) {
 	c := kfake.MustCluster(kfake.NumBrokers(3), kfake.SeedTopics(2, "t"))

@@ -82,6 +82,10 @@ func CheckServed(t ResourceType, key, text string) error {
 // the code beside it.
 const NoteTag = 10_000
 
+// VotersTag is the number of the tagged field in which DescribeQuorum tells how many nodes are to vote on the metadata, as an unsigned varint, while fewer
+// do. Kafka has no such field: there a person chooses the voters.
+const VotersTag = 10_001
+
 // LeavingNote is the note in the answer to DescribeCluster about a broker whose leaders are moving to
 // other brokers, since it is about to stop.
 const LeavingNote = "leaving"

@@ -178,8 +178,8 @@ func TestThreeNodes(t *testing.T) {
 		return true
 	})
 	for i, n := range m.nodes { // each of them shows all voters and who leads them
-		if s := quorumStatus(n); !slices.Equal(s.Voters, []int32{1, 2, 3}) || s.Leader != 1 {
-			t.Errorf("node %d shows the voters %v, led by %d", i, s.Voters, s.Leader)
+		if s := quorumStatus(n); !slices.Equal(s.Voters, []int32{1, 2, 3}) || s.Wanted != 3 || s.Leader != 1 {
+			t.Errorf("node %d shows the voters %v of %d, led by %d", i, s.Voters, s.Wanted, s.Leader)
 		}
 	}
 	cl := m.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))

@@ -12,6 +12,7 @@ import (
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/place"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
@@ -114,7 +115,7 @@ func (n *Node) brokerConfig() broker.Config {
 }
 
 // quorumStatus is the metadata quorum as a node sees it, with its leader and its voters by the ids of their
-// nodes. The quorum itself knows the id of its own node only.
+// nodes, and with how many voters the cluster is to have. The quorum itself knows the id of its own node only.
 func quorumStatus(n *Node) quorum.Status {
 	s := n.quorum.Status()
 	if id, ok := n.peers.findRaftID(s.LeaderRaftID); ok {
@@ -127,7 +128,7 @@ func quorumStatus(n *Node) quorum.Status {
 		}
 	}
 	slices.Sort(voters)
-	s.Voters = voters
+	s.Voters, s.Wanted = voters, place.WantedVoters(len(n.image.Load().Brokers), n.serverSettings().Voters)
 	return s
 }
 

@@ -16,6 +16,9 @@ const (
 	// votersEvery is how often the node that leads the metadata quorum looks whether it has the voters that
 	// it should have.
 	votersEvery = time.Second
+	// learnersEvery is how often it looks while nodes are to vote that do not yet: until they do, the quorum may not
+	// survive the end of one node.
+	learnersEvery = 100 * time.Millisecond
 	// changeTime is how long a change of the voters may take until it is looked at again.
 	changeTime = 10 * time.Second
 	// handOverTime is how long a node that stops tries to have another one lead the quorum.
@@ -46,24 +49,27 @@ func (e *electorate) run() {
 			tick.Stop() // it is woken when the nodes change
 			continue
 		}
-		tick.Reset(votersEvery)
-		e.adjust()
+		every := votersEvery
+		if e.adjust() {
+			every = learnersEvery
+		}
+		tick.Reset(every)
 	}
 }
 
-// adjust makes the next step to the voters that the quorum should have, if this node leads it.
-func (e *electorate) adjust() {
+// adjust makes the next step to the voters that the quorum should have, if this node leads it. isWaiting tells that there is a next step.
+func (e *electorate) adjust() (isWaiting bool) {
 	n := e.n
 	img := n.image.Load()
 	term, leads := n.quorum.Leading()
 	status := n.quorum.Status()
 	e.noteAway(img, n.clock())
 	if !leads || status.IsChanging {
-		return
+		return false
 	}
 	want, ok := e.wantedMembers(img, &status)
 	if !ok {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, changeTime)
 	defer cancel()
@@ -76,6 +82,7 @@ func (e *electorate) adjust() {
 	default:
 		log.Warn("the members of the metadata quorum could not be changed; it is tried again", "err", err)
 	}
+	return err == nil || errors.Is(err, quorum.ErrNotCaughtUp)
 }
 
 // noteAway keeps since when the brokers have been fenced.

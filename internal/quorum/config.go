@@ -143,6 +143,7 @@ type Status struct {
 	Leader  int32 // -1: not this node, see LeaderRaftID
 	Term    uint64
 	Voters  []int32 // this node, if it is a voter; see Members for all
+	Wanted  int     // how many voters there are to be; 0: the quorum does not know it, since others choose its members
 	Commit  uint64  // the last entry that is known to be committed; it is on the disk, with all before it
 	Last    uint64  // the last entry on the disk
 	Applied uint64
