@@ -422,6 +422,8 @@ func TestACLVerbs(t *testing.T) {
 		"alice,bob read topic t":                         "name one user",
 		"robot:x read topic t":                           "no client is of the type robot",
 		"alice read topic t --host 10.0.0.1,::1 -o json": "write the address",
+		"alice write group g":                            "write on a group counts for nothing: no request needs it; what counts there is read, delete, describe, describe-configs, alter-configs or all",
+		"alice read user bob --deny":                     "what counts there is create-tokens, describe-tokens or all",
 	} {
 		say("acl grant "+line, 2, want)
 	}

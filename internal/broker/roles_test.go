@@ -22,6 +22,36 @@ func (g *rig) grantRole(role meta.Operation, principal string, pattern meta.Patt
 	}})
 }
 
+// TestPermissionsAreOperations proves that auth.OperationsOn has the operations that requests need, and no others but those that Kafka has for what is not served.
+func TestPermissionsAreOperations(t *testing.T) {
+	needed := map[right]bool{}
+	note := func(op meta.Operation, on meta.ResourceType) {
+		if whole, isPart := auth.PartOf(op); isPart {
+			op = whole
+		}
+		if !slices.Contains(auth.OperationsOn(on), op) {
+			t.Errorf("%s on %s is needed, and not among the operations", auth.OperationName(op), auth.ResourceName(on))
+		}
+		needed[right{op, on}] = true
+	}
+	for _, p := range apiPermissions() {
+		if p.cluster != 0 {
+			note(p.cluster, meta.ClusterResource)
+		}
+		for _, r := range p.each {
+			note(r.op, r.on)
+		}
+	}
+	needed[right{meta.TwoPhaseCommit, meta.TransactionalIDResource}] = true // not served
+	for on := meta.TopicResource; on <= meta.UserResource; on++ {
+		for _, op := range auth.OperationsOn(on) {
+			if !needed[right{op, on}] {
+				t.Errorf("%s on %s is needed by no request", auth.OperationName(op), auth.ResourceName(on))
+			}
+		}
+	}
+}
+
 // TestRolesMayCallAPIs proves which requests of a walk through all APIs each role is refused, granted for all topics and for a prefix: an operator
 // neither reads nor writes records, and changes neither users nor what they may do; an admin for all topics may do all that is not for nodes.
 func TestRolesMayCallAPIs(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/auth"
+	"github.com/leatstream/leat/internal/cli/phrase"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 )
@@ -107,6 +109,27 @@ func checkGrant(user string, acl *meta.ACL) error {
 	return nil
 }
 
+// checkOperation refuses to grant an operation that no request needs on such a resource.
+func checkOperation(op meta.Operation, on meta.ResourceType) error {
+	can := auth.OperationsOn(on)
+	if op == meta.AllOperations || slices.Contains(can, op) {
+		return nil
+	}
+	return usagef("%s on a %s counts for nothing: no request needs it; what counts there is %s", toolWord(auth.OperationName(op)), toolWord(auth.ResourceName(on)), operationWords(can))
+}
+
+// toolWord is the name of an operation or a type of resources as verbs take it.
+func toolWord(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
+
+// operationWords lists operations as verbs take them.
+func operationWords(ops []meta.Operation) string {
+	words := make([]string, 0, len(ops)+1)
+	for _, op := range ops {
+		words = append(words, toolWord(auth.OperationName(op)))
+	}
+	return phrase.Join(append(words, "all"), "or")
+}
+
 // checkPrincipal refuses a principal that no client has: a list of users, which looks like a name with commas, and a type that Leat does not know. Names of
 // certificates have commas, too, and a = in each part.
 func checkPrincipal(user, principal string) error {
@@ -136,7 +159,7 @@ func (w *aclWords) parseOperation() (meta.Operation, error) {
 	case isPart:
 		whole, _ := auth.PartOf(part)
 		return 0, usagef("%s is a part of %s, which only roles give alone: grant a role (\"leat role describe\" shows which has it), or %s",
-			w.operation, auth.OperationName(whole), strings.ToLower(strings.ReplaceAll(auth.OperationName(whole), "_", "-")))
+			w.operation, auth.OperationName(whole), toolWord(auth.OperationName(whole)))
 	}
 	return 0, usagef("%s is no operation: write read, write, create, delete, alter, describe, describe-configs, alter-configs, cluster-action, idempotent-write, create-tokens, describe-tokens or all", w.operation)
 }
@@ -157,10 +180,13 @@ func (w *aclWords) parseACL() (acl meta.ACL, err error) {
 	if w.deny {
 		acl.Permission = meta.Deny
 	}
-	if w.grants {
-		err = checkGrant(w.user, &acl)
+	if !w.grants {
+		return acl, nil
 	}
-	return acl, err
+	if err := checkOperation(acl.Operation, acl.Resource); err != nil {
+		return acl, err
+	}
+	return acl, checkGrant(w.user, &acl)
 }
 
 // grantWords are the arguments of a verb about one ACL, or one granted role, which is an ACL, too.
