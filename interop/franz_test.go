@@ -270,7 +270,7 @@ func (f *franz) poll(q request) (response, error) {
 }
 
 func (f *franz) commit(q request) (response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	r := f.given[q.Partition]
 	return response{Offset: r.Offset + 1}, franzCoded(f.member.CommitRecords(ctx, r))

@@ -223,7 +223,7 @@ func (k *kafkaGo) join(q request) (response, error) {
 }
 
 func (k *kafkaGo) commit(q request) (response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	next := k.next(q.Partition)
 	m := kafka.Message{Topic: q.Topic, Partition: int(q.Partition), Offset: next - 1}

@@ -165,7 +165,7 @@ func (b toolbox) topics(t *testing.T) {
 	b.fails(t, "does not exist", topicsTool, "--describe", "--topic", topic+".nowhere")
 	b.fails(t, "Unknown topic config name", topicsTool, "--create", "--topic", topic+".bad", "--config", "no.such.config=1")
 	b.do(t, topicsTool, "", "--delete", "--topic", topic)
-	eventually(t, 10*time.Second, "the topic is gone", func() bool {
+	eventually(t, time.Minute, "the topic is gone", func() bool {
 		return !strings.Contains(b.do(t, topicsTool, "", "--list"), topic+"\n")
 	})
 }

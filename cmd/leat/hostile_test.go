@@ -24,7 +24,7 @@ import (
 
 // closedLimit is how long the node may take to close a connection whose bytes are no Kafka request.
 // The first bytes are enough to tell.
-const closedLimit = 10 * time.Second
+const closedLimit = time.Minute
 
 // frame is a request of this size, as it is sent.
 func frame(size uint32, body ...byte) []byte {

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	readyLimit = 20 * time.Second // generous, since the machine may be busy; a start takes milliseconds
+	readyLimit = time.Minute      // generous, since the machine may be busy; a start takes milliseconds
 	stopLimit  = 15 * time.Second // "within seconds"
 )
 

@@ -61,7 +61,7 @@ func readAll(t *testing.T, p *process, topic string, n int) []*kgo.Record {
 	defer cl.Close()
 	var all []*kgo.Record
 	for len(all) < n {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		fetches := cl.PollFetches(ctx)
 		cancel()
 		if fetches.NumRecords() == 0 {

@@ -57,7 +57,7 @@ func newRecorded(tb testing.TB) *recorded {
 		Load: func() ([]byte, error) { return nil, nil }, Save: func([]byte) error { return nil },
 	}))
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		m.to.Close(ctx)
 	})
@@ -67,7 +67,7 @@ func newRecorded(tb testing.TB) *recorded {
 // next are the events since the last call, as "type subject result operation".
 func (m *recorded) next() (list []string) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	m.to.Flush(ctx)
 	m.mu.Lock()

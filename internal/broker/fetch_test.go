@@ -25,7 +25,7 @@ func withMaxWait(req *kmsg.FetchRequest, ms, minBytes int32) *kmsg.FetchRequest 
 // eventually waits until ok returns true.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			tb.Fatalf("not so: %s", what)
 		}
@@ -35,7 +35,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 // awaitParked waits until so many fetches wait in the broker.
 func (g *rig) awaitParked(n int) {
 	g.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		got := 0
 		g.broker.mu.Lock()
 		for s := range g.broker.sessions {

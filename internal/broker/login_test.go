@@ -277,7 +277,7 @@ func (c *client) exchangeToken(b []byte) string {
 	if !c.trySend(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)) {
 		return closed
 	}
-	if err := c.c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err.Error()
 	}
 	var size [4]byte

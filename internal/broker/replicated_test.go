@@ -134,7 +134,7 @@ func (c *replicated) start(id int32, settings map[string]string) *replicatedBrok
 	})
 	stop := func() {
 		b.Drain()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_ = l.Close()
 		if err := server.Shutdown(ctx); err != nil {

@@ -91,7 +91,7 @@ func startRig(tb testing.TB, fs vfs.FS, dir string, work int64, change ...func(*
 	serving.Go(func() { _ = server.Serve(&wire.Listener{Listener: l}) })
 	tb.Cleanup(func() {
 		g.broker.Drain()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		_ = l.Close()
 		if err := server.Shutdown(ctx); err != nil {
@@ -186,7 +186,7 @@ func (c *client) send(reqs ...kmsg.Request) {
 
 // frame reads one answer without its header of 4 bytes.
 func (c *client) frame() ([]byte, error) {
-	if err := c.c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return nil, err
 	}
 	var head [8]byte

@@ -335,7 +335,7 @@ func (n *node) propose(line string) error {
 	if !ok {
 		return quorum.ErrNotLeader
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return n.quorum.Propose(ctx, term, []byte(line))
 }

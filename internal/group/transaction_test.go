@@ -397,7 +397,7 @@ func TestDeletedPendingOffsetsStayDeleted(t *testing.T) {
 // eventually waits until something is so.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			tb.Fatalf("not so: %s", what)
 		}

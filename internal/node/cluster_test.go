@@ -157,9 +157,9 @@ func (m *machines) client(opts ...kgo.Opt) *kgo.Client {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
-			t.Fatalf("not in a minute: %s", what)
+			t.Fatalf("not in two minutes: %s", what)
 		}
 	}
 }

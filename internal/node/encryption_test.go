@@ -365,7 +365,7 @@ func TestClientCertificates(t *testing.T) {
 	}), io.Discard)
 	ctx := deadline(t)
 	create := func(cfg *tls.Config, topic string) error {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		_, err := kadm.NewClient(tlsClient(t, address, cfg)).CreateTopic(ctx, 1, 1, nil, topic)
 		return err

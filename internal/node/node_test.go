@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // start runs a node on free ports until the test ends.
 func start(t *testing.T, cfg Config) *Node {
