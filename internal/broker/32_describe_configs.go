@@ -48,7 +48,7 @@ func (b *Broker) describeConfigs(s *session, r *wire.Request, kreq kmsg.Request)
 		} else {
 			*found = b.findResource(m, at)
 		}
-		if memory += int64(meta.ConfigBytes(at, found.set) + len(found.path)); found.refused != nil {
+		if memory += int64(meta.ConfigBytes(at, found.set) + len(found.path) + len(found.forks)); found.refused != nil {
 			memory += int64(len(found.refused.Message))
 		}
 		seen[at] = struct{}{}
@@ -105,6 +105,7 @@ type describedResource struct {
 	set     map[string]string // that are set on it
 	minISR  int               // of a topic, where it is not set
 	path    string            // of a topic that mirrors: its meta.MirrorPathConfig
+	forks   string            // of one that was promoted: its meta.MirrorForksConfig
 }
 
 // answerWith is the answer with resource i alone, or with none for -1.
@@ -140,6 +141,9 @@ func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseRe
 	}
 	if _, ok := wanted[meta.MirrorPathConfig]; d.resources[i].path != "" && (ok || len(wanted) == 0) {
 		rr.Configs = append(rr.Configs, describeFact(meta.MirrorPathConfig, &d.resources[i].path))
+	}
+	if _, ok := wanted[meta.MirrorForksConfig]; ok && d.resources[i].forks != "" {
+		rr.Configs = append(rr.Configs, describeFact(meta.MirrorForksConfig, &d.resources[i].forks))
 	}
 	if _, ok := wanted[meta.ClusterTagConfig]; ok && t == config.Topic && err == nil {
 		rr.Configs = append(rr.Configs, describeFact(meta.ClusterTagConfig, &d.tag))
@@ -206,6 +210,7 @@ func (b *Broker) findResource(m *meta.Image, at config.Resource) describedResour
 		if topic.IsMirror() {
 			r.path = strings.Join(topic.Mirror.Path, ",")
 		}
+		r.forks = meta.FormatForks(m, topic)
 		return r
 	case config.Broker, config.BrokerLogger:
 		if at.Name == "" && at.Type == config.Broker {

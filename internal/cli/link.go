@@ -47,7 +47,7 @@ type linkVerbs struct {
 
 func (a *app) newLink(dial linkDialer) *cobra.Command {
 	v := &linkVerbs{a, dial}
-	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newDelete(), v.newDoctor())
+	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newRestore(), v.newDelete(), v.newDoctor())
 }
 
 // add gives a verb what all verbs about links have.

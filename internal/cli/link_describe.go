@@ -154,6 +154,8 @@ func explainMirror(link string, p *cluster.PartitionStatus, alike ...int32) (mea
 		return "it is found out where the source's leader is, and that what is here is the source's", "nothing: it goes on by itself"
 	case stateCutting:
 		return "what is here from an offset on is not the source's, and all replicas drop it", "nothing: it goes on by itself when all replicas that are in sync have"
+	case stateRestoring:
+		return "it was written here, and is to mirror the cluster that has taken over: the offset is looked for up to which both have the same records", "nothing: it goes on by itself when the other cluster answers"
 	case stateWaiting:
 		return "the last try has failed", fmt.Sprintf("nothing if the reason passes: it is tried again by itself; \"leat link doctor %s\" finds out what is wrong", name)
 	case statePaused:

@@ -120,7 +120,7 @@ func settingsOf(list []meta.LinkSetting) map[string]string {
 // stateOrder are the states of mirrored partitions, those first at which a person has to look.
 func stateOrder() []string {
 	return []string{
-		stateFailed, stateTombstonesLost, stateGap, stateRecreated, stateDeleted, cluster.StateUnknown, stateWaiting, stateCutting, statePreparing, stateIdle, statePaused, statePromoting,
+		stateFailed, stateTombstonesLost, stateGap, stateRecreated, stateDeleted, cluster.StateUnknown, stateWaiting, stateRestoring, stateCutting, statePreparing, stateIdle, statePaused, statePromoting,
 		stateMirroring, statePromoted,
 	}
 }
@@ -133,6 +133,7 @@ const (
 	stateWaiting        = "WAITING"
 	statePaused         = "PAUSED"
 	stateCutting        = "CUTTING"
+	stateRestoring      = "RESTORING"
 	stateGap            = "GAP"
 	stateTombstonesLost = "TOMBSTONES_LOST"
 	stateDeleted        = "SOURCE_DELETED"

@@ -25,6 +25,9 @@ const (
 	LinkResume LinkVerb = "resume"
 	// LinkSkip accepts the losses for which Partitions of the one topic wait; without Partitions, for which any of its partitions does. One that has failed tries again.
 	LinkSkip LinkVerb = "skip"
+	// LinkRestore has Topics of this cluster, or without any all that the link is for, mirror those of the source, which has mirrored them from here and was promoted. What is here beyond the place where
+	// both part is cut, and kept aside.
+	LinkRestore LinkVerb = "restore"
 	// LinkCheck validates a link that is there, by Name, or one that is not, by Settings and Secrets.
 	LinkCheck LinkVerb = "check"
 

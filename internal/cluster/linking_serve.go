@@ -92,7 +92,7 @@ func tellLinkChange(a *LinkAnswer) (changed bool, whyNot error) {
 
 // checkLinkRequest refuses a request that cannot be served whatever the cluster is like.
 func checkLinkRequest(q *LinkRequest) *controller.Error {
-	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkCheck, LinkList, LinkDescribe}
+	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkRestore, LinkCheck, LinkList, LinkDescribe}
 	size, secrets := 0, 0
 	for _, s := range q.Settings {
 		size += len(s.Key) + len(s.Value)
@@ -249,6 +249,8 @@ func stateByMeta(l *meta.Link, t *meta.Topic, r *meta.PartitionMirror) string {
 		return "TOMBSTONES_LOST"
 	case meta.PartitionEmptying:
 		return "CUTTING"
+	case meta.PartitionRestoring:
+		return "RESTORING"
 	case meta.PartitionRecreated:
 		return "SOURCE_RECREATED"
 	case meta.PartitionDeleted:

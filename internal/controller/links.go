@@ -28,6 +28,9 @@ const (
 	// PromoteMirrors begins the promotion of Topics: none of their partitions follows the source any more.
 	PromoteMirrors LinksKind = "promote mirrors"
 
+	// RestoreMirrors has Topics that clients of this cluster have written mirror those of a cluster that has mirrored them, and was promoted: each partition is cut where the logs part, and mirrors from then on.
+	RestoreMirrors LinksKind = "restore mirrors"
+
 	// SetMirrorStates says how far Partitions mirror.
 	SetMirrorStates LinksKind = "set mirror states"
 	// CutMirrors has all replicas of Partitions end their logs at an offset, and raises the leader epochs by one.
@@ -98,7 +101,7 @@ func (l Links) Change(q *LinksChange, from int) (d Part, results []*Error, refus
 		return Part{}, nil, refuse(InvalidRequest, "%d topics and partitions are more than one change of links may have, which is %d.", items, MaxLinkItems)
 	}
 	switch q.Kind {
-	case CreateMirrors, ExtendMirrors, PauseMirrors, ResumeMirrors, PromoteMirrors:
+	case CreateMirrors, ExtendMirrors, PauseMirrors, ResumeMirrors, PromoteMirrors, RestoreMirrors:
 		d, results = l.changeTopics(q, from)
 		return d, results, nil
 	case SetMirrorStates, CutMirrors, RaiseEpochs, FinishPromotions:

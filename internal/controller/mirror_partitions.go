@@ -138,8 +138,13 @@ func setPartitionState(t *meta.Topic, a *MirrorPartition) (records []byte, refus
 	if refused := checkMirrors(t, p); refused != nil {
 		return nil, refused
 	}
-	if a.State >= meta.PartitionPromoting {
+	switch {
+	case a.State >= meta.PartitionPromoting:
 		return nil, refuse(InvalidRequest, "Partition %d of the topic %s is promoted with its topic.", a.Number, t.Name)
+	case a.State == meta.PartitionRestoring:
+		return nil, refuse(InvalidRequest, "Partition %d of the topic %s is restored with its topic.", a.Number, t.Name)
+	case p.Mirror.State == meta.PartitionRestoring && a.State != meta.PartitionEmptying:
+		return nil, refuse(InvalidUpdate, "Partition %d of the topic %s is to be cut first where its log and that of the source part.", a.Number, t.Name)
 	}
 	if a.LeaderEpoch == NoLeaderEpoch {
 		isLoss := p.Mirror.State == meta.PartitionGap || p.Mirror.State == meta.PartitionTombstonesLost
@@ -173,6 +178,9 @@ func (m *mirrorDecision) cutMirror(t *meta.Topic, a *MirrorPartition) (records [
 		return nil, refuse(InvalidUpdate, "Partition %d of the topic %s was cut %d times, and cut %d is not the next one.", a.Number, t.Name, last.Number, a.Cut.Number)
 	}
 	next := p.Mirror.WithCut(a.Cut.Offset)
+	if p.Mirror.State == meta.PartitionRestoring { // they are those of the source, which has what comes behind the cut
+		next.Lineages = p.Mirror.Lineages
+	}
 	if next.State != meta.PartitionEmptying {
 		next.State, next.Reason, next.Gap = meta.PartitionMirrors, "", meta.OffsetRange{}
 	}

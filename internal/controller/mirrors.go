@@ -13,7 +13,10 @@ type MirrorTopic struct {
 	// Partitions is how many there are to be, of CreateMirrors and ExtendMirrors: as many as the source has.
 	Partitions int32 `json:"partitions"`
 
-	// These are of CreateMirrors.
+	// Forks are, of RestoreMirrors, where the source has begun to write the partitions by itself.
+	Forks []meta.MirrorFork `json:"forks,omitempty"`
+
+	// These are of CreateMirrors; Mirror also of RestoreMirrors.
 	Name              string            `json:"name,omitempty"`
 	ReplicationFactor int16             `json:"replicationFactor"` // -1: the default
 	Configs           map[string]string `json:"configs,omitempty"`
@@ -49,8 +52,11 @@ func (l Links) changeTopics(q *LinksChange, from int) (d Part, results []*Error)
 }
 
 func (l Links) changeTopic(kind LinksKind, a *MirrorTopic) (records []byte, refused *Error) {
-	if kind == CreateMirrors {
+	switch kind {
+	case CreateMirrors:
 		return l.createMirror(a)
+	case RestoreMirrors:
+		return l.restoreMirror(a)
 	}
 	t := l.Image.TopicByID(a.ID)
 	switch {

@@ -112,6 +112,9 @@ type PartitionMirror struct {
 
 // PartitionMirrorState says what a partition does with the one that it mirrors.
 //
+//	PartitionRestoring: an ordinary partition that is to mirror
+//	        | a cut
+//	        v
 //	PartitionMirrors <---> PartitionGap, PartitionTombstonesLost, PartitionRecreated, PartitionDeleted, PartitionFailed, PartitionEmptying
 //	        |                                        |
 //	        '--------------------.-------------------'
@@ -132,6 +135,7 @@ const (
 	PartitionDeleted                             // the source has no such partition any more
 	PartitionFailed                              // what the source has cannot be mirrored
 	PartitionEmptying                            // all records here are to be cut, and are then mirrored anew
+	PartitionRestoring                           // clients have written it here; it is to mirror the cluster of the last lineage, and all replicas are cut first where the logs part
 	PartitionPromoting
 	PartitionPromoted
 )
@@ -237,6 +241,8 @@ func (r *PartitionMirror) Check() error {
 		return fmt.Errorf("a gap of %+v in state %d", r.Gap, r.State)
 	case r.Begin.Offset < 0 || !r.Begin.IsDecided && r.Begin != MirrorBegin{} || r.TombstonesSince < 0:
 		return fmt.Errorf("it begins at %+v, with all tombstones since %d", r.Begin, r.TombstonesSince)
+	case r.State == PartitionRestoring && len(r.Lineages) == 0:
+		return errors.New("it is restored, and nobody knows by whom it was taken over")
 	case len(r.Lineages) > MaxLineages || len(r.Cuts) > MaxCuts:
 		return fmt.Errorf("%d lineages and %d cuts", len(r.Lineages), len(r.Cuts))
 	}

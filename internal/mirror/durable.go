@@ -13,7 +13,7 @@ import (
 var durableStates = [...]meta.PartitionMirrorState{
 	progress.Mirroring: meta.PartitionMirrors, progress.Gap: meta.PartitionGap, progress.TombstonesLost: meta.PartitionTombstonesLost,
 	progress.SourceDeleted: meta.PartitionDeleted, progress.SourceRecreated: meta.PartitionRecreated, progress.Failed: meta.PartitionFailed,
-	progress.Cutting: meta.PartitionEmptying, progress.Promoting: meta.PartitionPromoting, progress.Promoted: meta.PartitionPromoted,
+	progress.Cutting: meta.PartitionEmptying, progress.Restoring: meta.PartitionRestoring, progress.Promoting: meta.PartitionPromoting, progress.Promoted: meta.PartitionPromoted,
 }
 
 // stateOf is the state of a machine by that in the metadata.
@@ -24,9 +24,17 @@ func stateOf(s meta.PartitionMirrorState) progress.State {
 // durableOf is what the metadata have of a partition.
 func durableOf(r *meta.PartitionMirror) progress.Durable {
 	return progress.Durable{
-		State: stateOf(r.State), Reason: r.Reason, Range: progress.Range{From: record.Offset(r.Gap.Start), To: record.Offset(r.Gap.End)},
+		Fork: forkOf(r), State: stateOf(r.State), Reason: r.Reason, Range: progress.Range{From: record.Offset(r.Gap.Start), To: record.Offset(r.Gap.End)},
 		HasBegun: r.Begin.IsDecided, Begin: record.Offset(r.Begin.Offset), Topic: progress.TopicID(r.Begin.Topic),
 	}
+}
+
+// forkOf is where the source of a partition that is restored began to write it by itself.
+func forkOf(r *meta.PartitionMirror) (f progress.Fork) {
+	if n := len(r.Lineages); r.State == meta.PartitionRestoring && n > 0 {
+		f = progress.Fork{Epoch: record.Epoch(r.Lineages[n-1].Epoch), Offset: record.Offset(r.Lineages[n-1].Start)}
+	}
+	return f
 }
 
 // put puts what a machine declares into a change. was is what it takes the metadata to have.

@@ -177,6 +177,8 @@ func (l *linking) ServeLink(ctx context.Context, q *cluster.LinkRequest) (a clus
 		refused, err = r.setPaused(ctx, false)
 	case cluster.LinkSkip:
 		refused, err = r.skip(ctx)
+	case cluster.LinkRestore:
+		refused, err = r.restore(ctx)
 	case cluster.LinkCheck:
 		refused, err = r.checkOnly(ctx)
 	default:

@@ -24,6 +24,7 @@
 //	                                +-> SOURCE_DELETED   ----+ if the same topic is there again
 //	                                +-> SOURCE_RECREATED ----+ all is copied anew, or it was not true
 //	                                +-> FAILED           ----+ if it can go on; it is tried again now and then
+//	RESTORING -----> MIRRORING, or CUTTING: the logs' fork is found, and all replicas are cut there
 //	PROMOTING, PROMOTED: the metadata say so, and nothing is done
 //
 // The states from GAP to FAILED are halts. The metadata have them before they count, by Declare, and while they have them nothing here is changed. The source is looked at all the same, after a pause each
@@ -49,6 +50,12 @@
 // epoch: its end, on the side where it ends first, is where they part (KIP-279). Then the controller decides a cut there: it raises the local leader epoch, and each replica makes the cut before it does
 // anything else in it. If the source's leader epoch is not above that of the records here, no election explains the loss, and the partition has failed.
 //
+// # Back again
+//
+// The site that failed was written by its clients, and may have records that the other one never got. When it is to mirror the other one, its partitions are RESTORING. The metadata say where the other site
+// has begun to write by itself (Fork). Below that the two logs are compared by their epochs, as above; from there on nothing counts, since both sites count their epochs on by themselves and come to the same numbers. Each
+// replica is cut where the logs part, in a new leader epoch, and keeps what is cut. Then the partition mirrors as any other one.
+//
 // Nothing is appended that was read in another local leadership, or before a cut, or under another leader of the source; nor anything from beyond the high watermark, or behind a batch whose checksum is
 // wrong.
 //
@@ -70,5 +77,5 @@
 //
 // TestModel runs Mirrors of two or three nodes, and their controller, against a source of three brokers: elections, clean and not, brokers that do not know that they were deposed, retention, compaction,
 // topics that are deleted and made again, old and new versions, bad bytes; crashes here, late and doubled answers, pauses. TestModelOfPromotions loses sources with transactions of both kinds, and knows the
-// truth. TestMutants proves that they see broken rules: for each patch in testdata/mutants there is a seed that fails.
+// truth. TestModelOfForks has sites part in every way, and knows what both have. TestMutants proves that they see broken rules: for each patch in testdata/mutants there is a seed that fails.
 package progress

@@ -14,6 +14,10 @@ const maxReason = 200
 func (m *Mirror) conclude(now time.Duration, s State, reason string, r Range) {
 	m.dropWork()
 	d := m.assignment.Durable
+	if d.State == Restoring { // another state would forget that what is here was written here
+		m.fail(now, reason)
+		return
+	}
 	if d.State == s && d.Range == r {
 		m.source.isLeaderKnown = false
 		m.pause = pause{until: now + m.config.shorten(m.config.Watch)}
@@ -62,7 +66,7 @@ func (m *Mirror) Command(c Command) bool {
 		m.pause.end()
 		return true
 	case c == CopyAnew && d.State != SourceDeleted && d.State != Cutting:
-		d.State, d.Reason, d.Range = Cutting, "all records are copied anew", Range{}
+		d.State, d.Reason, d.Range, d.Fork = Cutting, "all records are copied anew", Range{}, Fork{}
 	default:
 		return false
 	}

@@ -153,6 +153,8 @@ func (m *Mirror) choose(now time.Duration) {
 		m.ask(m.declare(Durable{State: Mirroring}))
 	case !s.isLeaderKnown:
 		m.begin(Action{Kind: FindTopic}, 0)
+	case d.State == Restoring:
+		m.findFork()
 	case s.LeaderEpoch > m.assignment.Epoch && !m.isHalted():
 		m.ask(Action{Kind: Raise, Epoch: s.LeaderEpoch})
 	case m.skipTo > m.log.End && m.inbox.isEmpty:

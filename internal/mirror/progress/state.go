@@ -17,6 +17,7 @@ const (
 	Waiting                      // the last try failed: there is a reason, and it is tried again at a known time
 	Paused                       // by a person
 	Cutting                      // the records here are not the source's from an offset on: all replicas are to have the log end there
+	Restoring                    // it was written here, and is to mirror who has taken over: the offset is looked for up to which both have the same records
 	Gap                          // the source has deleted records that are not here: Status.Range says which
 	TombstonesLost               // it was behind for longer than the source keeps tombstones: records in Status.Range may be missing, and deleted keys live on
 	SourceDeleted                // the topic is not at the source any more
@@ -27,7 +28,7 @@ const (
 )
 
 var stateNames = [...]string{
-	Idle: "IDLE", Preparing: "PREPARING", Mirroring: "MIRRORING", Waiting: "WAITING", Paused: "PAUSED", Cutting: "CUTTING", Gap: "GAP", TombstonesLost: "TOMBSTONES_LOST",
+	Idle: "IDLE", Preparing: "PREPARING", Mirroring: "MIRRORING", Waiting: "WAITING", Paused: "PAUSED", Cutting: "CUTTING", Restoring: "RESTORING", Gap: "GAP", TombstonesLost: "TOMBSTONES_LOST",
 	SourceDeleted: "SOURCE_DELETED", SourceRecreated: "SOURCE_RECREATED", Failed: "FAILED", Promoting: "PROMOTING", Promoted: "PROMOTED",
 }
 
@@ -48,7 +49,7 @@ func (r Range) IsEmpty() bool { return r.From >= r.To }
 
 // Durable is what the metadata say of the progress of a partition.
 type Durable struct {
-	// State is Mirroring, a halt, Promoting or Promoted; or Cutting: all records here are to be dropped, and the mirror then begins anew.
+	// State is Mirroring, a halt, Promoting or Promoted; or Cutting: all records here are to be dropped, and the mirror then begins anew; or Restoring, until all replicas are cut where the logs part.
 	State  State
 	Reason string // for people
 	// Range is what is lost, or may be: with Gap and TombstonesLost it waits to be accepted; with Mirroring it is accepted, so that the mirror goes on at the source's start if that is not above Range.To.
@@ -57,6 +58,15 @@ type Durable struct {
 	HasBegun bool
 	Begin    record.Offset
 	Topic    TopicID
+	// Fork says, with Restoring, from where on the source was written by its own clients.
+	Fork Fork
+}
+
+// Fork is where a log of the source begins that it has not from here, but from its own clients. What it has below Offset was mirrored from here, and has epochs below Epoch. From Offset on it has epochs from Epoch
+// on, of its own: they are no epochs of this cluster, though both may have the same numbers.
+type Fork struct {
+	Epoch  record.Epoch
+	Offset record.Offset
 }
 
 // Assignment is what the metadata say of a partition that this node leads.

@@ -42,6 +42,11 @@ func (s *Client) DescribeConfigs(ctx context.Context, topics []string) ([]Config
 	return s.describeConfigs(ctx, topics, nil)
 }
 
+// DescribeConfig describes one config of topics, by their names.
+func (s *Client) DescribeConfig(ctx context.Context, topics []string, config string) ([]Configs, error) {
+	return s.describeConfigs(ctx, topics, []string{config})
+}
+
 // describeConfigs describes some configs of topics; nil: all of them.
 func (s *Client) describeConfigs(ctx context.Context, topics, configs []string) ([]Configs, error) {
 	q := kmsg.NewPtrDescribeConfigsRequest()

@@ -1,0 +1,69 @@
+package meta
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// MirrorForksConfig is a config of a topic that was promoted, which nobody can set and who does not ask for it by its name is not told of: for each partition, with commas between them, where this cluster began to write it by itself (MirrorFork).
+// By it the cluster from which the topic was mirrored finds out up to where both logs may be the same, and mirrors it in turn.
+const MirrorForksConfig = "leat.mirror.forks"
+
+// MirrorFork is where a cluster began to write a partition by itself that it had mirrored: from Offset on, in leader epochs from Epoch on. Below that it has records of the cluster From, or over it.
+type MirrorFork struct {
+	From   string // a cluster id; "": the partition was never mirrored
+	Epoch  int32
+	Offset int64
+}
+
+// FormatForks lists the forks of a topic that this cluster has promoted; "": it has not.
+func FormatForks(m *Image, t *Topic) string {
+	if t.Mirror == nil || t.Mirror.State != MirrorPromoted {
+		return ""
+	}
+	var b strings.Builder
+	for i := range t.Partitions {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		r := t.Partitions[i].Mirror
+		if r == nil || len(r.Lineages) == 0 {
+			b.WriteByte('-')
+			continue
+		}
+		own, from := r.Lineages[len(r.Lineages)-1], t.Mirror.Path[0] // one that began at the start of the log has taken the place of those before it
+		if n := len(r.Lineages); n > 1 {
+			from = r.Lineages[n-2].Cluster
+		}
+		if own.Cluster != m.ClusterID {
+			b.WriteByte('-')
+			continue
+		}
+		fmt.Fprintf(&b, "%s@%d@%d", from, own.Epoch, own.Start)
+	}
+	return b.String()
+}
+
+// ParseForks reads what FormatForks has written, by number of the partitions.
+func ParseForks(text string) ([]MirrorFork, error) {
+	var all []MirrorFork
+	for one := range strings.SplitSeq(text, ",") {
+		if one == "-" {
+			all = append(all, MirrorFork{})
+			continue
+		}
+		var f MirrorFork
+		from, rest, _ := strings.Cut(one, "@")
+		epoch, offset, _ := strings.Cut(rest, "@")
+		e, err := strconv.ParseInt(epoch, 10, 32)
+		if err == nil {
+			f.Offset, err = strconv.ParseInt(offset, 10, 64)
+		}
+		if f.From, f.Epoch = from, int32(e); err != nil || !isClusterID(from) || e < 0 || f.Offset < 0 {
+			return nil, fmt.Errorf("%.100q is no fork of a partition", one)
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
