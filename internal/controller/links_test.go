@@ -546,6 +546,61 @@ func TestMirrorsArePromoted(t *testing.T) {
 	s.refuses("an ordinary topic", s.of(PromoteMirrors, "ordinary"), InvalidRequest, "mirrors nothing")
 }
 
+// TestTopicsAreRestored proves that an ordinary topic, or one that was promoted, mirrors the one that has taken over from it: in new leader epochs, with the fork as its last lineage, which stays when the partition is cut; that nothing but a cut, or emptying, comes
+// next; and that a topic which came from elsewhere, or has fewer partitions, is refused.
+func TestTopicsAreRestored(t *testing.T) {
+	s := newMirrorRig(t, mirrorOf(1, "promoted", 1))
+	s.createTopic("t")
+	restore := func(topic string, change func(a *MirrorTopic)) *LinksChange {
+		o := s.topic(topic)
+		a := MirrorTopic{ID: o.ID, Mirror: &meta.Mirror{Link: meta.UUID{15: 2}, Topic: topic, TopicID: meta.UUID{9}, Path: []string{"c2"}}}
+		for i := range o.Partitions {
+			a.Forks = append(a.Forks, meta.MirrorFork{From: "here", Epoch: 3000, Offset: int64(10 * i)})
+		}
+		change(&a)
+		return &LinksChange{Kind: RestoreMirrors, Topics: []MirrorTopic{a}}
+	}
+	as := func(*MirrorTopic) {}
+	count := len(s.topic("t").Partitions)
+	s.refuses("one from elsewhere", restore("t", func(a *MirrorTopic) { a.Forks[0].From = "c7" }), PolicyViolation, "comes from the cluster \"c7\"")
+	s.refuses("no fork", restore("t", func(a *MirrorTopic) { a.Forks[0] = meta.MirrorFork{} }), PolicyViolation, "and not from this one")
+	s.refuses("fewer partitions", restore("t", func(a *MirrorTopic) { a.Forks = a.Forks[:len(a.Forks)-1] }), InvalidPartitions, "at the source")
+	s.refuses("epoch 0", restore("t", func(a *MirrorTopic) { a.Forks[0].Epoch = 0 }), InvalidRequest, "which cannot be")
+	s.refuses("a topic without an id", restore("t", func(a *MirrorTopic) { a.Mirror.TopicID = meta.UUID{} }), InvalidRequest, "has an id")
+	s.refuses("a path over here", restore("t", func(a *MirrorTopic) { a.Mirror.Path = []string{"here", "c2"} }), PolicyViolation, "is not mirrored back")
+	s.refuses("no such link", restore("t", func(a *MirrorTopic) { a.Mirror.Link = meta.UUID{15: 9} }), UnknownLink, "")
+	s.refuses("a mirror of another topic", restore("promoted", as), PolicyViolation, "mirrors another one")
+	before := s.topic("t")
+	s.must(restore("t", as))
+	for i, p := range s.topic("t").Partitions {
+		want := []meta.Lineage{{Cluster: "here"}, {Cluster: "c2", Epoch: 3000, Start: int64(10 * i)}}
+		if i == 0 {
+			want = want[1:]
+		}
+		if !p.IsMirror() || p.Mirror.State != meta.PartitionRestoring || p.LeaderEpoch != before.Partitions[i].LeaderEpoch+1 || !slices.Equal(p.Mirror.Lineages, want) || p.Mirror.Begin != (meta.MirrorBegin{IsDecided: true, Topic: meta.UUID{9}}) {
+			t.Errorf("partition %d of %d: %+v, %+v", i, count, p, p.Mirror)
+		}
+	}
+	s.refuses("it mirrors at once", s.at(SetMirrorStates, "t", 0, func(a *MirrorPartition) { a.State = meta.PartitionMirrors }), InvalidUpdate, "is to be cut first")
+	s.refuses("one that mirrors is restored", s.at(SetMirrorStates, "promoted", 0, func(a *MirrorPartition) { a.State = meta.PartitionRestoring }), InvalidRequest, "restored with its topic")
+	s.must(s.at(CutMirrors, "t", 0, func(a *MirrorPartition) { a.Cut = meta.Cut{Number: 1} }))
+	if p := s.topic("t").Partitions[0].Mirror; p.State != meta.PartitionMirrors || len(p.Lineages) != 1 || p.LastCut() != (meta.Cut{Number: 1}) {
+		t.Errorf("after the cut: %+v", p)
+	}
+
+	s.must(s.of(PromoteMirrors, "promoted"))
+	s.must(s.at(FinishPromotions, "promoted", 0, func(a *MirrorPartition) { a.End = 7 }))
+	s.must(restore("promoted", func(a *MirrorTopic) { a.Forks[0].Offset = 50 }))
+	s.must(s.at(CutMirrors, "promoted", 0, func(a *MirrorPartition) { a.Cut = meta.Cut{Number: 1, Offset: 40} }))
+	if p := s.topic("promoted").Partitions[0].Mirror; !slices.Equal(p.Lineages, []meta.Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 1, Start: 7}, {Cluster: "c2", Epoch: 3000, Start: 50}}) {
+		t.Errorf("its lineages are %+v", p.Lineages)
+	}
+	s.must(s.of(PromoteMirrors, "t"))
+	if p := s.topic("t").Partitions[0].Mirror; p.State != meta.PartitionPromoting {
+		t.Errorf("a restored topic is promoted: %+v", p)
+	}
+}
+
 // TestMirrorEndsWithItsTopic proves that nothing of a mirror is left when its topic is deleted: a topic that is made under the same name is an ordinary one, and a new mirror of
 // the name counts its cuts anew.
 func TestMirrorEndsWithItsTopic(t *testing.T) {

@@ -491,8 +491,8 @@ func TestPromotionIsOneRecord(t *testing.T) {
 		want string
 	}{
 		{MirrorSet{id, mirrorOf(1).with(func(r *Mirror) { r.State = MirrorPaused })}, " 6why1 10 -"},
-		{MirrorSet{id, mirrorOf(1).with(func(r *Mirror) { r.State = MirrorPromoting })}, " 81 80 -"},
-		{PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionPromoted}}, " 81 90 -"},
+		{MirrorSet{id, mirrorOf(1).with(func(r *Mirror) { r.State = MirrorPromoting })}, " 91 90 -"},
+		{PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionPromoted}}, " 91 100 -"},
 		{MirrorSet{id, mirrorOf(1)}, " 11 10 -"},
 	} {
 		var delta *Delta

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -209,7 +210,17 @@ func (s *Service) followTopic(id meta.UUID, t *meta.Topic, img *meta.Image) {
 // topicSettings are those of a topic that matter to the machines of its partitions.
 func (s *Service) topicSettings(t *meta.Topic, conf *meta.Link, img *meta.Image) *progress.Settings {
 	c, p := meta.TopicSettings(img, s.cfg.Static, t), policyOf(conf.Settings)
+	if hasWritten(img, t) {
+		p.start = progress.Earliest
+	}
 	return &progress.Settings{Start: p.start, AcceptLoss: p.acceptLoss, IsCompacted: c.Compact, KeepTombstones: c.Compaction.DeleteRetention}
+}
+
+// hasWritten tells whether clients of this cluster have written the topic. Then it is restored from one that took over, and lacks nothing of it, also if all must be copied anew: Settings.Start is for topics that begin as mirrors.
+func hasWritten(img *meta.Image, t *meta.Topic) bool {
+	return slices.ContainsFunc(t.Partitions, func(p meta.Partition) bool {
+		return p.Mirror != nil && slices.ContainsFunc(p.Mirror.Lineages, func(l meta.Lineage) bool { return l.Cluster == img.ClusterID })
+	})
 }
 
 // follow has a partition follow an order.

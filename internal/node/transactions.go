@@ -106,10 +106,10 @@ type leaders struct {
 	others *cluster.Transactions
 }
 
-// FindLeader finds the node that leads a partition.
+// FindLeader finds the node that leads a partition. One that mirrors does not exist for transactions of this cluster: its source ends those that it has open, since it took over from here.
 func (l *leaders) FindLeader(topic string, partition int32) (node int32, exists bool) {
 	t := l.n.image.Load().Topic(topic)
-	if t == nil || partition < 0 || int(partition) >= len(t.Partitions) {
+	if t == nil || partition < 0 || int(partition) >= len(t.Partitions) || t.Partitions[partition].IsMirror() {
 		return -1, false
 	}
 	return t.Partitions[partition].Leader, true

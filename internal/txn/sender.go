@@ -16,7 +16,7 @@ import (
 // Leaders reach the leaders of partitions, to which markers go.
 type Leaders interface {
 	// FindLeader returns the node that leads a partition, or -1 if none does now. exists is false if the metadata
-	// that this node has do not have the partition.
+	// that this node has do not have the partition, or have it as one that mirrors another cluster's.
 	FindLeader(topic string, partition int32) (node int32, exists bool)
 	// IsCurrent tells whether this node has all metadata that were decided before a time.
 	IsCurrent(since time.Time) bool

@@ -1,0 +1,36 @@
+package meta
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestForks proves that what is told of the forks of a promoted topic is read back, that only promoted ones have forks, and that nonsense is refused.
+func TestForks(t *testing.T) {
+	m := &Image{ClusterID: "here"}
+	topic := &Topic{Mirror: &Mirror{State: MirrorPromoted, Path: []string{"origin", "near"}}, Partitions: []Partition{
+		{Mirror: &PartitionMirror{Lineages: []Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 7, Start: 100}}}},
+		{Mirror: &PartitionMirror{Lineages: []Lineage{{Cluster: "here", Epoch: 8}}}}, // nothing was mirrored before
+		{}, // it was added later
+		{Mirror: &PartitionMirror{Lineages: []Lineage{{Cluster: "origin"}, {Cluster: "other", Epoch: 9, Start: 3}}}},
+	}}
+	text := FormatForks(m, topic)
+	forks, err := ParseForks(text)
+	if want := []MirrorFork{{"origin", 7, 100}, {"origin", 8, 0}, {}, {}}; err != nil || !slices.Equal(forks, want) {
+		t.Errorf("%q: %v, %v", text, forks, err)
+	}
+	for _, state := range []MirrorState{MirrorActive, MirrorPaused, MirrorPromoting} {
+		topic.Mirror = &Mirror{State: state, Path: []string{"origin"}}
+		if text := FormatForks(m, topic); text != "" {
+			t.Errorf("in state %d: %q", state, text)
+		}
+	}
+	if text := FormatForks(m, &Topic{}); text != "" {
+		t.Errorf("an ordinary topic: %q", text)
+	}
+	for _, text := range []string{"", "a@1", "a@1@-1", "a@-1@1", "@1@1", "a@x@1", "a@1@1,", "a@9999999999@1", "a@1@1@1"} {
+		if forks, err := ParseForks(text); err == nil {
+			t.Errorf("%q is read as %v", text, forks)
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/cluster"
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/replica"
+)
+
+// linkAs makes a link of a name from another site.
+func (s *site) linkAs(name string, from *site) {
+	s.t.Helper()
+	a, refused, err := s.any().linking.ServeLink(s.t.Context(), &cluster.LinkRequest{Verb: cluster.LinkCreate, Name: name, Settings: []meta.LinkSetting{
+		{Key: "bootstrap.servers", Value: strings.Join(from.ports, ",")}, {Key: "topics", Value: "*"},
+	}})
+	if err != nil || refused != nil || len(a.Problems) > 0 || !a.Changed {
+		s.t.Fatalf("%+v, %v, %v", a, refused, err)
+	}
+}
+
+// askLink asks a node for something of a link, which must not be refused.
+func (s *site) askLink(q *cluster.LinkRequest) cluster.LinkAnswer {
+	s.t.Helper()
+	a, refused, err := s.any().linking.ServeLink(deadline(s.t), q)
+	if refused != nil || err != nil {
+		s.t.Fatalf("%s: %+v, %v, %v", q.Verb, a, refused, err)
+	}
+	return a
+}
+
+// awaitReplicas waits until all replicas of a topic are in sync.
+func (s *site) awaitReplicas(topic string) {
+	s.t.Helper()
+	eventually(s.t, "all replicas of "+topic+" are in sync", func() bool {
+		return !slices.ContainsFunc(s.any().image.Load().Topic(topic).Partitions, func(p meta.Partition) bool { return len(p.ISR) != len(s.nodes) })
+	})
+}
+
+// promote makes an ordinary topic of a mirror.
+func promote(t *testing.T, s *site, link, topic string) {
+	t.Helper()
+	id := s.any().image.Load().Topic(topic).ID
+	must := func(q *controller.LinksChange) {
+		t.Helper()
+		results, refused, err := cluster.ChangeLinks(deadline(t), s.any().peers.commands, q)
+		if err != nil || refused != nil || slices.ContainsFunc(results, func(e *controller.Error) bool { return e != nil }) {
+			t.Fatal(results, refused, err)
+		}
+	}
+	must(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: id}}})
+	for i, p := range s.any().image.Load().Topic(topic).Partitions {
+		_, high := s.limits(topic, i)
+		must(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{{Topic: id, Number: int32(i), LeaderEpoch: p.LeaderEpoch, End: high}}})
+	}
+	eventually(t, "the topic is promoted", func() bool { return !s.any().image.Load().Topic(topic).IsMirror() })
+}
+
+// TestRestore proves that the old site of a failover becomes a mirror of the new one: what was written there and never mirrored is cut in all replicas, also in one that was away, and kept; the rest is not copied again; clients cannot write
+// there any more; and the bytes of both are the same. It does so twice, forth and back, so that each site was once the old one.
+func TestRestore(t *testing.T) {
+	a, b := newSite(t, 3), newSite(t, 1)
+	a.create("orders", 2, nil)
+	a.produceAll("orders")
+	b.linkAs("north", a)
+	b.awaitMirrored(a, "orders")
+	b.askLink(&cluster.LinkRequest{Verb: cluster.LinkPause, Name: "north"})
+	a.produce("orders", 11) // the tail
+	_, fork := b.limits("orders", 0)
+	_, lost := a.limits("orders", 0)
+	if lost != fork+11 {
+		t.Fatalf("the mirror ends at %d, and the source at %d", fork, lost)
+	}
+	promote(t, b, "north", "orders")
+	b.produce("orders", 30)
+
+	a.linkAs("south", b)
+	dry := a.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "south", DryRun: true})
+	if len(dry.Topics) != 1 || dry.Topics[0] != (cluster.LinkTopic{Source: "orders", Name: "orders", Partitions: 2}) || a.any().image.Load().Topic("orders").IsMirror() {
+		t.Fatalf("a dry run: %+v", dry)
+	}
+	absent := a.any().image.Load().Topic("orders").Partitions[0].Replicas[2] - 1
+	a.stop(int(absent))
+	for range 2 { // the second time there is nothing left to do
+		if got := a.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "south"}); len(got.Problems) > 0 {
+			t.Fatalf("%+v", got)
+		}
+	}
+	a.awaitMirrored(b, "orders")
+	a.start(int(absent), Config{})
+	b.produce("orders", 7)
+	a.awaitMirrored(b, "orders")
+	a.awaitReplicas("orders")
+	for i, n := range a.nodes {
+		tails, err := replica.Tails(n.set.Partition("orders", 0))
+		if err != nil || len(tails) != 1 {
+			t.Errorf("machine %d has kept %+v, %v", i, tails, err)
+		}
+	}
+	if err := a.client().ProduceSync(deadline(t), &kgo.Record{Topic: "orders", Value: []byte("x")}).FirstErr(); !errors.Is(err, kerr.PolicyViolation) {
+		t.Errorf("a record of a client at the old site: %v", err)
+	}
+	if x, y := consumeCommitted(t, b, "orders"), consumeCommitted(t, a, "orders"); len(x) == 0 || !slices.Equal(x, y) {
+		t.Errorf("clients read %d records at the new site, and %d others at the old one", len(x), len(y))
+	}
+
+	a.askLink(&cluster.LinkRequest{Verb: cluster.LinkPause, Name: "south"})
+	b.produce("orders", 5)
+	promote(t, a, "south", "orders")
+	a.produceAll("orders")
+	if got := b.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "north", Topics: []string{"orders"}}); len(got.Problems) > 0 || !got.Changed {
+		t.Fatalf("%+v", got)
+	}
+	b.askLink(&cluster.LinkRequest{Verb: cluster.LinkResume, Name: "north"})
+	b.awaitMirrored(a, "orders")
+	a.produce("orders", 3)
+	b.awaitMirrored(a, "orders")
+	for i := range a.nodes {
+		a.stop(i)
+	}
+	b.stop(0)
+	b.compareSegments(a, "orders", "orders", 2)
+}
+
+// TestRestoreIsRefused proves that a topic which the other cluster has not taken over, or does not have, is not restored, with the reason, and is as it was.
+func TestRestoreIsRefused(t *testing.T) {
+	a, b := newSite(t, 1), newSite(t, 1)
+	for _, s := range []*site{a, b} {
+		s.create("orders", 1, nil)
+		s.produce("orders", 10)
+	}
+	a.create("alone", 1, nil)
+	a.linkAs("south", b)
+	got := a.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "south", Topics: []string{"orders", "alone"}})
+	if text := fmt.Sprint(got.Problems); len(got.Problems) != 2 || !strings.Contains(text, "has not taken over from a mirror") || !strings.Contains(text, "alone is not in both clusters") {
+		t.Errorf("%+v", got.Problems)
+	}
+	if got := a.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "south"}); got.Changed || len(got.Problems) > 0 || len(got.Topics) > 0 {
+		t.Errorf("without names: %+v", got)
+	}
+	a.produce("orders", 3)
+}
