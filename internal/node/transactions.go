@@ -115,6 +115,12 @@ func (l *leaders) FindLeader(topic string, partition int32) (node int32, exists 
 	return t.Partitions[partition].Leader, true
 }
 
+// Mirrors tells whether a partition mirrors another cluster's.
+func (l *leaders) Mirrors(topic string, partition int32) bool {
+	t := l.n.image.Load().Topic(topic)
+	return t != nil && partition >= 0 && int(partition) < len(t.Partitions) && t.Partitions[partition].IsMirror()
+}
+
 // IsCurrent tells whether this node has the metadata that were decided before a time: a heartbeat was sent since whose answer
 // has begun its session anew, or there is no other node.
 func (l *leaders) IsCurrent(since time.Time) bool {

@@ -1,6 +1,8 @@
 package txn
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
@@ -8,6 +10,9 @@ import (
 
 // firstBumping is the version of EndTxn from which on the epoch rises with each transaction (KIP-890).
 const firstBumping = 5
+
+// knowsAbortable is the version of EndTxn from which on clients know TRANSACTION_ABORTABLE (KIP-890).
+const knowsAbortable = 4
 
 // EndTxn handles EndTxn, versions 0 to 5: it commits or aborts the transaction. From version 5 on the
 // answer has the producer id and epoch for the next transaction, and a client that has lost the
@@ -33,6 +38,20 @@ func (m *Machine) EndTxn(s *coord.Step, req *kmsg.EndTxnRequest, reply func(*kms
 	})
 }
 
+// isTakenOver tells whether a partition of a transaction mirrors another cluster's by now. A transaction that is committed then would be torn.
+func (m *Machine) isTakenOver(t *transaction) bool {
+	if m.cfg.Mirrors == nil {
+		return false
+	}
+	for i := range t.partitions {
+		of := &t.partitions[i]
+		if slices.ContainsFunc(of.Partitions, func(p int32) bool { return m.cfg.Mirrors(of.Topic, p) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // endWithSameEpoch ends a transaction of a client that keeps its epoch. After the end, a request with the
 // same outcome counts as asked again.
 func (m *Machine) endWithSameEpoch(s *coord.Step, req *kmsg.EndTxnRequest) int16 {
@@ -47,6 +66,11 @@ func (m *Machine) endWithSameEpoch(s *coord.Step, req *kmsg.EndTxnRequest) int16
 		return producerFenced
 	case t.isEnding():
 		return concurrentTransactions
+	case t.status == ongoing && req.Commit && m.isTakenOver(t):
+		if req.Version < knowsAbortable {
+			return invalidTxnState
+		}
+		return transactionAbortable
 	case t.status == ongoing:
 		next := t.prepared(req.Commit, sameEpoch, noProducer, s.Now.UnixMilli())
 		putState(s, t.id, &next)
@@ -90,6 +114,8 @@ func (m *Machine) endWithBump(s *coord.Step, req *kmsg.EndTxnRequest) (producerE
 		return producerEpoch{}, producerFenced
 	case t.isIdle() && req.Commit:
 		return producerEpoch{}, invalidTxnState
+	case req.Commit && m.isTakenOver(t):
+		return producerEpoch{}, transactionAbortable
 	}
 	follows, code := m.nextProducer(t)
 	if code != 0 {

@@ -56,6 +56,8 @@ type Config struct {
 	// Send takes a decision that is committed, so that its markers are written; see Decision. It is called
 	// with no lock held, by any goroutine, and must not block.
 	Send func(Decision)
+	// Mirrors tells whether a partition mirrors another cluster's by now, which has taken over from this one: nothing that is written to it here is committed any more. Nil: none does.
+	Mirrors func(topic string, partition int32) bool
 	// Counts has the numbers of all machines of the node; nil: nobody wants them.
 	Counts *Counts
 	// Abortions logs the transactions that all machines of the node abort by themselves; nil: nobody wants that.

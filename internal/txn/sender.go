@@ -18,6 +18,8 @@ type Leaders interface {
 	// FindLeader returns the node that leads a partition, or -1 if none does now. exists is false if the metadata
 	// that this node has do not have the partition, or have it as one that mirrors another cluster's.
 	FindLeader(topic string, partition int32) (node int32, exists bool)
+	// Mirrors tells whether the metadata have a partition as one that mirrors another cluster's.
+	Mirrors(topic string, partition int32) bool
 	// IsCurrent tells whether this node has all metadata that were decided before a time.
 	IsCurrent(since time.Time) bool
 	// WriteHere writes markers into partitions that this node leads, on the caller's goroutine. reply gets the answer

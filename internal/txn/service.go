@@ -64,7 +64,7 @@ func NewService(ctx context.Context, cfg *ServiceConfig) *Service {
 		ReplyTimeout: func() time.Duration { return replyTime },
 		New: func(partition int32, t *coord.Timers) *Machine {
 			return New(Config{
-				Settings: settings, IDs: cfg.IDs, Memory: sv.memory, Counts: &sv.counts, Abortions: abortions,
+				Settings: settings, IDs: cfg.IDs, Memory: sv.memory, Counts: &sv.counts, Abortions: abortions, Mirrors: cfg.Leaders.Mirrors,
 				Send: func(d Decision) { sv.sender.send(partition, &d) },
 			}, t)
 		},

@@ -90,6 +90,9 @@ func (f *fleet) FindLeader(topic string, partition int32) (node int32, exists bo
 	return node, exists
 }
 
+// Mirrors is so of no partition.
+func (f *fleet) Mirrors(string, int32) bool { return false }
+
 func (f *fleet) IsCurrent(time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
