@@ -40,6 +40,9 @@ func (l ownLeaders) FindLeader(topic string, partition int32) (node int32, exist
 	return 1, t != nil && int(partition) < len(t.Partitions)
 }
 
+// Mirrors is so of no partition.
+func (ownLeaders) Mirrors(string, int32) bool { return false }
+
 func (ownLeaders) IsCurrent(time.Time) bool { return true }
 
 func (l ownLeaders) WriteHere(req *kmsg.WriteTxnMarkersRequest, reply func(*kmsg.WriteTxnMarkersResponse)) {

@@ -633,6 +633,28 @@ func TestLinkSkip(t *testing.T) {
 	}
 }
 
+// TestLinkRestore proves that topics are restored only with --yes, and that it is said before which ones would be; that problems are shown, and nothing is done then; and what is said if there is nothing to restore.
+func TestLinkRestore(t *testing.T) {
+	a := cluster.LinkAnswer{Source: "new-site", Changed: true, Topics: []cluster.LinkTopic{{Source: "there.orders", Name: "orders", Partitions: 12}}, More: 3}
+	f := answerLinks(a)
+	f.expect(t, exitUsage, "restore south", "orders  there.orders", "12", "and 3 more", "nothing was changed: add --yes to have 4 topics mirror the cluster new-site")
+	if !f.asked[0].DryRun {
+		t.Error("without --yes it is done")
+	}
+	f = answerLinks(a)
+	f.expect(t, exitOK, "restore south orders web orders --yes", "These topics mirror the cluster new-site from now on", "leat link describe south")
+	if q := f.asked[0]; q.DryRun || q.Verb != cluster.LinkRestore || !slices.Equal(q.Topics, []string{"orders", "web"}) {
+		t.Errorf("it asks for %+v", q)
+	}
+	var r restoredTopics
+	if err := json.Unmarshal([]byte(answerLinks(a).expect(t, exitOK, "restore south --yes -o json")), &r); err != nil || !r.Restored || len(r.Topics) != 1 || r.More != 3 {
+		t.Errorf("%v: %+v", err, r)
+	}
+	answerLinks(cluster.LinkAnswer{Source: "new-site"}).expect(t, exitOK, "restore south", "no topic here was taken over by the cluster new-site")
+	answerLinks(cluster.LinkAnswer{Problems: []cluster.LinkProblem{{About: "topic orders", Text: "It is not promoted.", Do: "Promote it."}}}).expect(t, exitFailed, "restore south orders --yes",
+		"link south: nothing was restored: problem: topic orders: It is not promoted.")
+}
+
 // TestLinkDoctor proves which rights are printed for which patterns of topics, as commands that Kafka's tool and leat take; and that findings are shown with them, also if nothing could be checked.
 func TestLinkDoctor(t *testing.T) {
 	set := func(topics, user string) []meta.LinkSetting {

@@ -52,10 +52,10 @@ func (l Links) changeTopics(q *LinksChange, from int) (d Part, results []*Error)
 }
 
 func (l Links) changeTopic(kind LinksKind, a *MirrorTopic) (records []byte, refused *Error) {
-	switch kind {
-	case CreateMirrors:
+	if kind == CreateMirrors {
 		return l.createMirror(a)
-	case RestoreMirrors:
+	}
+	if kind == RestoreMirrors {
 		return l.restoreMirror(a)
 	}
 	t := l.Image.TopicByID(a.ID)

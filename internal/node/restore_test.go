@@ -47,7 +47,7 @@ func (s *site) awaitReplicas(topic string) {
 }
 
 // promote makes an ordinary topic of a mirror.
-func promote(t *testing.T, s *site, link, topic string) {
+func promote(t *testing.T, s *site, topic string) {
 	t.Helper()
 	id := s.any().image.Load().Topic(topic).ID
 	must := func(q *controller.LinksChange) {
@@ -91,7 +91,7 @@ func TestRestore(t *testing.T) {
 	if lost < fork+11 {
 		t.Fatalf("the mirror ends at %d, and the source at %d", fork, lost)
 	}
-	promote(t, b, "north", "orders")
+	promote(t, b, "orders")
 	b.produce("orders", 30)
 
 	a.linkAs("south", b)
@@ -136,7 +136,7 @@ func TestRestore(t *testing.T) {
 
 	a.askLink(&cluster.LinkRequest{Verb: cluster.LinkPause, Name: "south"})
 	b.produce("orders", 5)
-	promote(t, a, "south", "orders")
+	promote(t, a, "orders")
 	a.produceAll("orders")
 	if got := b.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "north", Topics: []string{"orders"}}); len(got.Problems) > 0 || !got.Changed {
 		t.Fatalf("%+v", got)

@@ -39,13 +39,13 @@ func (m *Machine) EndTxn(s *coord.Step, req *kmsg.EndTxnRequest, reply func(*kms
 }
 
 // isTakenOver tells whether a partition of a transaction mirrors another cluster's by now. A transaction that is committed then would be torn.
-func (m *Machine) isTakenOver(t *transaction) bool {
-	if m.cfg.Mirrors == nil {
+func (c *Config) isTakenOver(t *transaction) bool {
+	if c.Mirrors == nil {
 		return false
 	}
 	for i := range t.partitions {
 		of := &t.partitions[i]
-		if slices.ContainsFunc(of.Partitions, func(p int32) bool { return m.cfg.Mirrors(of.Topic, p) }) {
+		if slices.ContainsFunc(of.Partitions, func(p int32) bool { return c.Mirrors(of.Topic, p) }) {
 			return true
 		}
 	}
@@ -66,7 +66,7 @@ func (m *Machine) endWithSameEpoch(s *coord.Step, req *kmsg.EndTxnRequest) int16
 		return producerFenced
 	case t.isEnding():
 		return concurrentTransactions
-	case t.status == ongoing && req.Commit && m.isTakenOver(t):
+	case t.status == ongoing && req.Commit && m.cfg.isTakenOver(t):
 		if req.Version < knowsAbortable {
 			return invalidTxnState
 		}
@@ -114,7 +114,7 @@ func (m *Machine) endWithBump(s *coord.Step, req *kmsg.EndTxnRequest) (producerE
 		return producerEpoch{}, producerFenced
 	case t.isIdle() && req.Commit:
 		return producerEpoch{}, invalidTxnState
-	case req.Commit && m.isTakenOver(t):
+	case req.Commit && m.cfg.isTakenOver(t):
 		return producerEpoch{}, transactionAbortable
 	}
 	follows, code := m.nextProducer(t)

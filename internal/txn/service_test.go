@@ -91,7 +91,7 @@ func (f *fleet) FindLeader(topic string, partition int32) (node int32, exists bo
 }
 
 // Mirrors is so of no partition.
-func (f *fleet) Mirrors(string, int32) bool { return false }
+func (*fleet) Mirrors(string, int32) bool { return false }
 
 func (f *fleet) IsCurrent(time.Time) bool {
 	f.mu.Lock()

@@ -44,7 +44,7 @@ const (
 // finding is what a comparison has found.
 type finding struct {
 	kind   findingKind
-	at     record.Offset // of parts; of agrees: the end of the log here
+	at     record.Offset // of parts
 	reason string
 }
 
@@ -147,7 +147,7 @@ func (c *comparison) partAll(h *here, r SourceRange) finding {
 func (c *comparison) meet(h *here, at record.Offset) finding {
 	switch {
 	case at >= h.log.End:
-		return finding{agrees, h.log.End, "the source does not serve what follows the records here, though it has them"}
+		return finding{agrees, 0, "the source does not serve what follows the records here, though it has them"}
 	case !h.hasNoID():
 		return finding{kind: parts, at: at}
 	}

@@ -153,8 +153,6 @@ func (m *Mirror) choose(now time.Duration) {
 		m.ask(m.declare(Durable{State: Mirroring}))
 	case !s.isLeaderKnown:
 		m.begin(Action{Kind: FindTopic}, 0)
-	case d.State == Restoring:
-		m.findFork()
 	case s.LeaderEpoch > m.assignment.Epoch && !m.isHalted():
 		m.ask(Action{Kind: Raise, Epoch: s.LeaderEpoch})
 	case m.skipTo > m.log.End && m.inbox.isEmpty:
@@ -163,6 +161,8 @@ func (m *Mirror) choose(now time.Duration) {
 		m.begin(Action{Kind: FindRange}, toPlace)
 	case m.comparison.stage != notSearching:
 		m.begin(m.comparison.search(), toPart)
+	case d.State == Restoring:
+		findFork(m)
 	case !d.HasBegun:
 		m.findBegin()
 	case m.comparison.isNeeded(&m.here, s.isOld):

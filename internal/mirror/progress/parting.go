@@ -17,7 +17,7 @@ func (m *Mirror) EpochFound(now time.Duration, id uint64, found Tail, t Trouble)
 	case m.purpose == toProve && found.Epoch == q.Epoch && found.End >= m.log.End:
 		m.comparison.fit(&m.here)
 	case m.assignment.Durable.State == Restoring:
-		m.partAtFork(now, q.Epoch, found)
+		partAtFork(m, now, q.Epoch, found)
 	default:
 		m.take(now, m.comparison.part(&m.here, q.Epoch, found))
 	}
