@@ -43,6 +43,8 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Memory bounds the answers of sources that are held, by its class Mirror; nil: nothing does.
 	Memory *budget.Budget
+	// Groups are the consumer groups here, whose positions follow those of the sources.
+	Groups Groups
 }
 
 // Service is the mirroring of a node. It must be closed.
@@ -174,8 +176,10 @@ func (s *Service) followLink(id meta.UUID, now *meta.Link) {
 		l.cancel = s.start(l.run)
 		s.links[id] = l
 	default:
+		if isSame := isOnlyAhead(l.newest.Load(), now); !isSame {
+			defer fill(l.changed)
+		}
 		l.newest.Store(now)
-		fill(l.changed)
 	}
 }
 

@@ -96,7 +96,7 @@ func (n *Node) brokerConfig() broker.Config {
 		Quotas:      n.quotas.clients,
 		Audit:       n.audit,
 		NameRules:   n.encryption.nameRules,
-		EnsureTopic: n.peers.commands.EnsureTopic,
+		EnsureTopic: n.peers.commands.EnsureTopic, MirrorEnds: linkPositions{n}.mirrorEnds,
 		Txns:        n.txns, Transactions: checks{n.checker},
 		Work:      n.work,
 		Naming:    broker.Naming{Advertised: n.addresses.isAdvertised, Certified: n.encryption.certifiedName},

@@ -300,6 +300,9 @@ func (m *Machine) Positions(name string) []Placed {
 	return nil
 }
 
+// AheadMillis is State.AheadMillis.
+func (m *Machine) AheadMillis() int64 { return m.ahead }
+
 // State is what a person may want to know of a machine.
 type State struct {
 	Groups, Positions int
