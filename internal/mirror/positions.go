@@ -68,16 +68,16 @@ type positions struct {
 	comparedAt time.Time             // when all groups were compared last
 	pause      time.Duration         // until the next comparison
 
-	mu       sync.Mutex // guards the fields below
-	machine  *position.Machine
-	mode     PositionsMode
-	tailAt   time.Time           // before that it is not tried to read the records, for noTail
-	noTail   string              // why positions are polled
-	trouble  error               // why nothing is heard from the source now; nil: something is
-	unasked  map[string]struct{} // groups that could not be polled, so that nothing is decided on them
-	ours     map[string]struct{} // groups here that had positions of the link at the last comparison
-	again    map[string]int64    // groups whose changes have failed, and when they are tried again
-	held     map[string]heldGroup
+	mu      sync.Mutex // guards the fields below
+	machine *position.Machine
+	mode    PositionsMode
+	tailAt  time.Time           // before that it is not tried to read the records, for noTail
+	noTail  string              // why positions are polled
+	trouble error               // why nothing is heard from the source now; nil: something is
+	unasked map[string]struct{} // groups that could not be polled, so that nothing is decided on them
+	ours    map[string]struct{} // groups here that had positions of the link at the last comparison
+	again   map[string]int64    // groups whose changes have failed, and when they are tried again
+	held    map[string]heldGroup
 	// asOf is the time of which all that the source had then is here, in ms; 0: there is none.
 	asOf int64
 }

@@ -31,7 +31,7 @@ const (
 	keyStart      = "start"             // earliest, latest, or a time of RFC 3339
 	keyMap        = "map"               // ADVERTISED=REACHABLE, host:port each, with commas between them
 	keyThrottle   = "throttle.bytes.per.second"
-	keyAcceptLoss = "accept.loss" // true: a gap, and lost tombstones, are noted and left out without a person
+	keyAcceptLoss = "accept.loss"    // true: a gap, and lost tombstones, are noted and left out without a person
 	keyGroups     = "groups"         // patterns of consumer groups whose positions are followed; unset: all
 	keyNoGroups   = "groups.exclude" // patterns of those that are left out
 	keyPositions  = "positions"      // on, or off: no positions are followed

@@ -97,7 +97,7 @@ func (n *Node) brokerConfig() broker.Config {
 		Audit:       n.audit,
 		NameRules:   n.encryption.nameRules,
 		EnsureTopic: n.peers.commands.EnsureTopic, MirrorEnds: linkPositions{n}.mirrorEnds,
-		Txns:        n.txns, Transactions: checks{n.checker},
+		Txns: n.txns, Transactions: checks{n.checker},
 		Work:      n.work,
 		Naming:    broker.Naming{Advertised: n.addresses.isAdvertised, Certified: n.encryption.certifiedName},
 		Contact:   func() broker.Contact { return contactOf(n) },

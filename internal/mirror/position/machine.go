@@ -272,7 +272,7 @@ func (m *Machine) TakeChanged(now int64, limit int) []string {
 	for name, a := range m.absent {
 		if a.again <= now {
 			m.noteChange(name)
-			a.again = now + deletionGrace
+			a.again = now + deletionAgain
 		}
 	}
 	var list []string
