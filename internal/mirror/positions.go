@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/position"
@@ -25,14 +25,11 @@ const (
 	// compareEvery is how often all groups are compared with those here: what clients do here makes no change at the source. A comparison takes one part in compareShare of the time at most.
 	compareEvery = 30 * time.Second
 	compareShare = 10
-	// mostPositionBytes is how much memory the positions of one link may take at most.
-	mostPositionBytes = 256 << 20
+	// mostPositionBytes is the default of Config.PositionBytes.
+	mostPositionBytes int64 = 256 << 20
 	// aheadStep is in which steps it is kept by how much the source's clock is ahead.
 	aheadStep = time.Second
 )
-
-// PositionsShare is as which part of the memory for answers of sources the positions of all links may take as much, as a divisor.
-const PositionsShare = 4
 
 // Groups reaches the consumer groups of this cluster.
 type Groups struct {
@@ -153,10 +150,7 @@ func (p *positions) follow(ctx context.Context) {
 
 // begin makes a new machine.
 func (p *positions) begin() {
-	most := int64(mostPositionBytes)
-	if p.s.s.cfg.Memory != nil {
-		most = min(most, p.s.s.cfg.Memory.Most(budget.Mirror)/PositionsShare/int64(max(p.s.s.cfg.Image().Links().Len(), 1)))
-	}
+	most := cmp.Or(p.s.s.cfg.PositionBytes, mostPositionBytes) / int64(max(p.s.s.cfg.Image().Links().Len(), 1))
 	p.mirrors, p.here = position.NewMirrors(nil), nil
 	p.mu.Lock()
 	defer p.mu.Unlock()

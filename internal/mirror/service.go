@@ -45,6 +45,8 @@ type Config struct {
 	Memory *budget.Budget
 	// Groups are the consumer groups here, whose positions follow those of the sources.
 	Groups Groups
+	// PositionBytes bounds the memory for what is known of the groups of sources, in equal parts for all links; 0: 256 MiB.
+	PositionBytes int64
 }
 
 // Service is the mirroring of a node. It must be closed.

@@ -18,6 +18,9 @@ import (
 // linkPositions has the positions of groups here follow those of the sources of links: it serves other nodes, as a cluster.PositionServer, and asks them.
 type linkPositions struct{ n *Node }
 
+// memory is how much the positions of the groups of all sources may take. Those that are followed are here, too, where each takes about half as much.
+func (l linkPositions) memory() int64 { return l.n.sizes.groups }
+
 // groupsHere are the groups of this cluster, as links reach them.
 func (l linkPositions) groupsHere() mirror.Groups {
 	return mirror.Groups{

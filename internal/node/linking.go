@@ -49,7 +49,7 @@ func openLinks(n *Node) {
 			return mirror.NewReplicaLog(t.Partition(id.Number))
 		},
 		Commit: n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
-		Groups: linkPositions{n}.groupsHere(),
+		Groups: linkPositions{n}.groupsHere(), PositionBytes: linkPositions{n}.memory(),
 	}))
 }
 
@@ -72,8 +72,7 @@ func (l *linking) memory() int64 {
 	if l.n.image.Load().Links().Len() == 0 {
 		return 0
 	}
-	limit := l.n.work.Usage(budget.Mirror).Limit
-	return limit + limit/mirror.PositionsShare // and the positions of groups
+	return l.n.work.Usage(budget.Mirror).Limit + linkPositions{l.n}.memory()
 }
 
 func (l *linking) purpose() sealing.Purpose {
