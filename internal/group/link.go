@@ -290,12 +290,12 @@ func (sv *Service) tellLink(q *position.Question, mirrors LinkedTopics, a *posit
 			out.setPart(i, told)
 			continue
 		}
-		if size > position.MaxMessage {
+		if size > position.MaxMessage/2 {
 			out.setPart(i, position.ToldGroup{Problem: noRoom})
 			continue
 		}
 		err := sv.rt.Do(coord.PartitionOf(string(name), n), func(m *Machine, s *coord.Step) {
-			told = m.TellLink(s, q, string(name), mirrors, position.MaxMessage)
+			told = m.TellLink(s, q, string(name), mirrors, position.MaxMessage-size)
 			for k := range told.Positions {
 				size += told.Positions[k].Size()
 			}
