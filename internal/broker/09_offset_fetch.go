@@ -17,7 +17,8 @@ import (
 // are stable. 8: many groups in one request (KIP-709). 9: the id and the epoch of a
 // member (KIP-848). 10: topics by id.
 //
-// A partition without an offset has -1, whether the topic exists or not.
+// A partition without an offset has -1, whether the topic exists or not. An offset beyond the end of a
+// partition that mirrors another cluster is given as that end: see mirrored_offsets.go.
 
 func (b *Broker) offsetFetch(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.OffsetFetchRequest)
@@ -41,20 +42,22 @@ func (b *Broker) offsetFetch(s *session, r *wire.Request, kreq kmsg.Request) err
 		unknown[i] = b.resolveTopics(&by, image, &asking[i], r.Version >= 10)
 	}
 	b.cfg.Groups.Fetch(asking, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
-		defer held.Release()
-		resp := kmsg.NewPtrOffsetFetchResponse()
-		for i := range groups {
-			g := &groups[i]
-			if g.ErrorCode != none {
-				continue
+		b.boundOffsets(r, image, groups, func() {
+			defer held.Release()
+			resp := kmsg.NewPtrOffsetFetchResponse()
+			for i := range groups {
+				g := &groups[i]
+				if g.ErrorCode != none {
+					continue
+				}
+				if asking[i].Topics == nil {
+					g.Topics = by.dropHiddenTopics(dropDeletedTopics(image, g.Topics, r.Version >= 10))
+				}
+				g.Topics = append(g.Topics, unknown[i]...)
 			}
-			if asking[i].Topics == nil {
-				g.Topics = by.dropHiddenTopics(dropDeletedTopics(image, g.Topics, r.Version >= 10))
-			}
-			g.Topics = append(g.Topics, unknown[i]...)
-		}
-		resp.Groups = mergeOffsetGroups(groups, places, denied)
-		b.replyHeld(r, resp, &held)
+			resp.Groups = mergeOffsetGroups(groups, places, denied)
+			b.replyHeld(r, resp, &held)
+		})
 	}))
 	return nil
 }
@@ -229,14 +232,16 @@ func (b *Broker) offsetFetchOne(s *session, r *wire.Request, req *kmsg.OffsetFet
 		return err
 	}
 	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
-		defer held.Release()
-		if g.Topics == nil {
-			groups[0].Topics = by.dropHiddenTopics(dropDeletedTopics(image, groups[0].Topics, false))
-		}
-		if groups[0].ErrorCode == none {
-			groups[0].Topics = append(groups[0].Topics, hidden...)
-		}
-		b.replyHeld(r, convertToOneGroup(req, version, &groups[0]), &held)
+		b.boundOffsets(r, image, groups, func() {
+			defer held.Release()
+			if g.Topics == nil {
+				groups[0].Topics = by.dropHiddenTopics(dropDeletedTopics(image, groups[0].Topics, false))
+			}
+			if groups[0].ErrorCode == none {
+				groups[0].Topics = append(groups[0].Topics, hidden...)
+			}
+			b.replyHeld(r, convertToOneGroup(req, version, &groups[0]), &held)
+		})
 	}))
 	return nil
 }

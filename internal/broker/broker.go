@@ -35,6 +35,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/mirror/position"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/quota"
@@ -55,6 +56,9 @@ type Config struct {
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
 	Groups *group.Service
+	// MirrorEnds tells up to where partitions that mirror have records, in their order, whichever nodes lead them. It asks others only for those that others lead. known tells whose end is known; nil:
+	// nothing mirrors.
+	MirrorEnds func(ctx context.Context, places []MirrorPlace) (ends []position.Extent, known []bool)
 	// EnsureTopic creates the topic of a kind of coordinators if there is none, and returns when it exists.
 	EnsureTopic func(ctx context.Context, name string) error
 	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.

@@ -21,6 +21,8 @@ type describedLink struct {
 	TopicList     []shownMirrorTopic   `json:"topicList"`
 	PartitionList []shownMirror        `json:"partitionList"`
 	Silent        []cluster.SilentNode `json:"silentNodes"`
+
+	now time.Time
 }
 
 // shownMirrorTopic is a topic that mirrors in the output, over all of its partitions.
@@ -82,7 +84,7 @@ is the reason, and what to do about it. With topics, by their names here, those 
 
 // describe asks for a link and its partitions, page by page.
 func (v *linkVerbs) describe(ctx context.Context, cmd *cobra.Command, n *linkNode, name string, topics []string) (*describedLink, error) {
-	d := &describedLink{TopicList: []shownMirrorTopic{}, PartitionList: []shownMirror{}, Silent: []cluster.SilentNode{}}
+	d := &describedLink{TopicList: []shownMirrorTopic{}, PartitionList: []shownMirror{}, Silent: []cluster.SilentNode{}, now: time.Now()}
 	q := &cluster.LinkRequest{Verb: cluster.LinkDescribe, Name: name, Topics: topics}
 	for {
 		a, err := v.ask(ctx, cmd, n, q)
@@ -225,6 +227,51 @@ func (d *describedLink) writeTasks(b *strings.Builder) {
 		t.addRow(of.Task, of.State, strconv.Itoa(int(of.Node)), last, of.Reason)
 	}
 	b.WriteString("\n" + t.String())
+	for i := range d.Tasks {
+		if p := d.Tasks[i].Positions; p != nil {
+			b.WriteString("\n" + d.explainPositions(&d.Tasks[i]))
+		}
+	}
+}
+
+// explainPositions says in sentences how positions of consumer groups follow the source.
+func (d *describedLink) explainPositions(t *shownTask) string {
+	p := t.Positions
+	var b strings.Builder
+	name := quoteWord(d.Name)
+	switch p.Mode {
+	case "off":
+		return fmt.Sprintf("positions of consumer groups do not follow the source: \"leat link alter %s --positions on\" has them follow\n", name)
+	case "tailed":
+		b.WriteString("positions of consumer groups are tailed from the source's __consumer_offsets: ")
+	case "polled":
+		b.WriteString("positions of consumer groups are polled every 5 s, since " + escapeLine(p.Why) + ": ")
+	default:
+		b.WriteString("it is not known yet how positions of consumer groups can follow the source: ")
+	}
+	_, _ = fmt.Fprintf(&b, "%s of %s\n", formatCount(p.Positions, "position"), formatCount(p.Groups, "group"))
+	switch {
+	case t.Last.IsZero():
+		b.WriteString("    not all that the source has is here yet\n")
+	default:
+		_, _ = fmt.Fprintf(&b, "    what the source had %s ago is here\n", formatDuration(max(d.now.Sub(t.Last), 0).Round(100*time.Millisecond)))
+	}
+	if p.Loading > 0 {
+		_, _ = fmt.Fprintf(&b, "    %s of the source's records still to be read to the end\n", formatCount(p.Loading, "partition"))
+	}
+	if p.Open > 0 {
+		_, _ = fmt.Fprintf(&b, "    %s at the source, whose positions wait for the end\n", formatCount(p.Open, "open transaction"))
+	}
+	if p.Mode == "polled" {
+		_, _ = fmt.Fprintf(&b, "    \"leat link doctor %s\" prints the right by which they are tailed\n", name)
+	}
+	for _, why := range slices.Sorted(maps.Keys(p.Held)) {
+		_, _ = fmt.Fprintf(&b, "    %s left as here: %s\n", formatCount(p.Held[why], "position"), escapeLine(why))
+	}
+	if p.Ahead > 0 {
+		_, _ = fmt.Fprintf(&b, "    the source's clock was ahead by up to %s: commits there count as that much older where they are compared with commits here\n", formatDuration(time.Duration(p.Ahead*float64(time.Second))))
+	}
+	return b.String()
 }
 
 // writePlaces writes which partitions do not mirror, why, and what to do. Those of a topic that are alike are one line.

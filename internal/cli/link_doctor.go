@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +17,7 @@ import (
 
 // sourceGrant is a right that a link needs at its source.
 type sourceGrant struct {
-	Resource   string   `json:"resource"` // topic or cluster
+	Resource   string   `json:"resource"` // topic, group or cluster
 	Name       string   `json:"name,omitempty"`
 	Pattern    string   `json:"pattern,omitempty"` // literal or prefixed
 	Operations []string `json:"operations"`        // in the words of leat acl grant
@@ -146,8 +148,42 @@ func leastGrants(settings map[string]string, principal string, a *cluster.LinkAn
 	if principal == auth.Anonymous().String() {
 		notes = append(notes, "the link does not log in, so that a source that has ACLs knows it as "+principal+", as everybody who does not: --source-user and --source-password-file have it log in")
 	}
+	if settings[positionsKey] != "off" {
+		if !coveredBy(grants, offsetsTopic) && !coveredBy(grants, meta.AnyName) {
+			add(sourceGrant{
+				Resource: "topic", Name: offsetsTopic, Pattern: "literal", Operations: []string{"read"},
+				Why: "so that positions of consumer groups are here within a second, those of transactions too; without it they are polled every 5 s, for which the next right is needed",
+			})
+		}
+		addGroupGrants(settings, add)
+	}
 	add(sourceGrant{Resource: "cluster", Operations: []string{"describe"}, Why: "so that the clocks can be compared; nothing is mirrored less without it"})
 	return grants, notes
+}
+
+// offsetsTopic has the records of consumer groups at the source.
+const offsetsTopic = "__consumer_offsets"
+
+// addGroupGrants adds the rights by which positions of consumer groups are polled.
+func addGroupGrants(settings map[string]string, add func(sourceGrant)) {
+	filter, err := names.ParseFilter(cmp.Or(settings[groupsKey], "*"), settings[noGroupsKey])
+	if err != nil {
+		return
+	}
+	patterns := filter.Included()
+	if slices.ContainsFunc(patterns, func(p names.Pattern) bool { return p.IsRegexp || p.IsPrefix && p.Name == "" }) { // ACLs know no regular expressions
+		patterns = []names.Pattern{{Name: meta.AnyName}}
+	}
+	for _, p := range patterns {
+		g := sourceGrant{
+			Resource: "group", Name: p.Name, Pattern: "literal", Operations: []string{"describe"},
+			Why: "so that positions can be polled where the records of __consumer_offsets may not be read; without either, groups that move here begin where they did before, or at the start or the end",
+		}
+		if p.IsPrefix {
+			g.Pattern = "prefixed"
+		}
+		add(g)
+	}
 }
 
 // coveredBy tells whether a topic needs no grant of its own.
@@ -185,7 +221,7 @@ func (g *sourceGrant) writeLines(at, principal string) {
 	if g.Resource == "cluster" {
 		kafka = append(kafka, "--cluster")
 	} else {
-		kafka = append(kafka, "--topic", quoteWord(g.Name), "--resource-pattern-type", g.Pattern)
+		kafka = append(kafka, "--"+g.Resource, quoteWord(g.Name), "--resource-pattern-type", g.Pattern)
 	}
 	g.Kafka = strings.Join(kafka, " ")
 }

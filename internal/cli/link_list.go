@@ -89,6 +89,29 @@ type shownTask struct {
 	State  string    `json:"state"`
 	Reason string    `json:"reason,omitempty"`
 	Last   time.Time `json:"last,omitzero"`
+	// Positions tells more of the task for positions of consumer groups; null: it is another one.
+	Positions *shownPositions `json:"positions,omitempty"`
+}
+
+// shownPositions is how positions of consumer groups follow the source in the output.
+type shownPositions struct {
+	Mode      string         `json:"mode"` // tailed, polled, off; empty: it is not known yet
+	Why       string         `json:"why,omitempty"`
+	Groups    int            `json:"groups"`
+	Positions int            `json:"positions"`
+	Open      int            `json:"openTransactions"`
+	Loading   int            `json:"loadingPartitions"`
+	Ahead     float64        `json:"aheadSeconds"`
+	Held      map[string]int `json:"held"` // positions that stay as they are here although the source has others, by the reason
+}
+
+func showPositions(p *cluster.PositionsStatus) *shownPositions {
+	if p == nil {
+		return nil
+	}
+	s := &shownPositions{Mode: p.Mode, Why: p.Why, Groups: p.Groups, Positions: p.Positions, Open: p.Open, Loading: p.Loading, Ahead: p.Ahead.Seconds(), Held: map[string]int{}}
+	maps.Copy(s.Held, p.Held)
+	return s
 }
 
 func showLink(s *cluster.LinkStatus) shownLink {
@@ -104,7 +127,7 @@ func showLink(s *cluster.LinkStatus) shownLink {
 		l.LastContact = &s.LastContact
 	}
 	for _, t := range s.Tasks {
-		l.Tasks = append(l.Tasks, shownTask{t.Task, t.Node, t.State, t.Reason, t.Last})
+		l.Tasks = append(l.Tasks, shownTask{t.Task, t.Node, t.State, t.Reason, t.Last, showPositions(t.Positions)})
 	}
 	return l
 }

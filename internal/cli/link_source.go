@@ -33,6 +33,9 @@ const (
 	throttleKey  = "throttle.bytes.per.second"
 	lossKey      = "accept.loss"
 	rackKey      = "client.rack"
+	groupsKey    = "groups"
+	noGroupsKey  = "groups.exclude"
+	positionsKey = "positions"
 	protocolKey  = "security.protocol"
 	mechanismKey = "sasl.mechanism"
 	userKey      = "sasl.username"
@@ -50,14 +53,15 @@ func loginKeys() []string {
 func linkFlagOf(key string) string {
 	return map[string]string{
 		serversKey: "--from", topicsKey: "--topics", excludeKey: "--exclude", prefixKey: "--prefix", renameKey: "--rename", startKey: "--start", mapKey: "--map",
-		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack",
+		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack", groupsKey: "--groups", noGroupsKey: "--exclude-groups", positionsKey: "--positions",
 	}[key]
 }
 
 // linkSource is which cluster a link reads from, what of it, and how it logs in there, as flags say.
 type linkSource struct {
 	from, topics, exclude, rename, reach []string
-	prefix, start, rack                  string
+	groups, noGroups                     []string
+	prefix, start, rack, positions       string
 	throttle                             int64
 	acceptsLoss                          bool
 
@@ -82,6 +86,9 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f.Int64Var(&s.throttle, "throttle", 0, "how many bytes per second all nodes together read from the source (default: as many as they can)")
 	f.BoolVar(&s.acceptsLoss, "accept-loss", false, "note losses and go on, and wait for nobody to accept them")
 	f.StringVar(&s.rack, "rack", "", "where the nodes here are, in the source's words: replicas near them are read")
+	f.StringArrayVar(&s.groups, "groups", nil, "a `pattern` of the source's consumer groups whose positions are followed, as of --topics; may be repeated (default: all groups)")
+	f.StringArrayVar(&s.noGroups, "exclude-groups", nil, "a `pattern` of groups that are left out; may be repeated")
+	f.StringVar(&s.positions, "positions", "", `whether positions of consumer groups follow the source: "on" or "off" (default: on)`)
 	f.StringVar(&s.clientConfig, "source-config", "", "a Java client.properties: the source's brokers, how to log in there, what to trust")
 	f.StringVar(&s.user, "source-user", "", "the user to log in as at the source")
 	f.StringVar(&s.passwordFile, "source-password-file", "", "file whose first line is that user's password")
@@ -93,8 +100,9 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 		cmd.MarkFlagsMutuallyExclusive("source-config", name)
 	}
 	a.completeFlag(cmd, "start", completeWords("earliest", "latest"))
+	a.completeFlag(cmd, "positions", completeWords("on", "off"))
 	a.completeFlag(cmd, "source-mechanism", completeWords(config.MechanismScramSHA512, config.MechanismScramSHA256, config.MechanismPlain))
-	for _, name := range []string{"from", "topics", "exclude", "prefix", "rename", "map", "throttle", "rack", "source-user"} {
+	for _, name := range []string{"from", "topics", "exclude", "prefix", "rename", "map", "throttle", "rack", "groups", "exclude-groups", "source-user"} {
 		a.completeFlag(cmd, name, completeNothing)
 	}
 }
@@ -121,13 +129,13 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 			return nil, err
 		}
 	}
-	lists := map[string][]string{serversKey: s.from, topicsKey: s.topics, excludeKey: s.exclude, renameKey: s.rename, mapKey: s.reach}
+	lists := map[string][]string{serversKey: s.from, topicsKey: s.topics, excludeKey: s.exclude, renameKey: s.rename, mapKey: s.reach, groupsKey: s.groups, noGroupsKey: s.noGroups}
 	for key, list := range lists {
 		if len(list) > 0 {
 			w.set[key] = strings.Join(list, ",")
 		}
 	}
-	for key, text := range map[string]string{prefixKey: s.prefix, rackKey: s.rack} {
+	for key, text := range map[string]string{prefixKey: s.prefix, rackKey: s.rack, positionsKey: s.positions} {
 		if text != "" {
 			w.set[key] = text
 		}
@@ -174,6 +182,12 @@ func (w *linkWish) check() error {
 	}
 	if _, err := names.ParseFilter(w.set[topicsKey], w.set[excludeKey]); err != nil {
 		return usagef("--topics and --exclude: %v", err)
+	}
+	if _, err := names.ParseFilter(w.set[groupsKey], w.set[noGroupsKey]); err != nil {
+		return usagef("--groups and --exclude-groups: %v", err)
+	}
+	if text := w.set[positionsKey]; text != "" && text != "on" && text != "off" {
+		return usagef("--positions %s: write on or off", text)
 	}
 	if _, err := names.ParseMapping(w.set[prefixKey], w.set[renameKey]); err != nil {
 		return usagef("--prefix and --rename: %v", err)

@@ -693,6 +693,7 @@ func TestLinkDoctor(t *testing.T) {
 			a.Topics = append(a.Topics, cluster.LinkTopic{Source: name, Name: name})
 		}
 		settings := settingsOf(set(c.topics, c.user))
+		settings[positionsKey] = "off" // those for positions: see TestLinkDoctorOfPositions
 		grants, notes := leastGrants(settings, sourcePrincipal(settings), &a)
 		var gotKafka, gotLeat []string
 		for i := range grants[:len(grants)-1] {
@@ -733,7 +734,7 @@ func TestLinkDoctor(t *testing.T) {
 	})
 	broken.expect(t, exitFailed, "doctor --from n:1 --topics a", says, "the link could not be checked: no answer")
 	var d diagnosis
-	if err := json.Unmarshal([]byte(link.expect(t, exitFailed, "doctor north -o json")), &d); err != nil || d.Principal != "User:mirror" || len(d.Grants) != 2 || d.Done || len(d.Problems) != 1 {
+	if err := json.Unmarshal([]byte(link.expect(t, exitFailed, "doctor north -o json")), &d); err != nil || d.Principal != "User:mirror" || len(d.Grants) != 4 || d.Done || len(d.Problems) != 1 {
 		t.Errorf("%v: %+v", err, d)
 	}
 	certificate, _ := ownCertificate(t)

@@ -57,6 +57,8 @@ type ControllerConfig struct {
 	Securing SecuringServer
 	// Linking does what a node does about links; nil: nothing does.
 	Linking LinkServer
+	// Positions does what a node does for the positions that links follow; nil: nothing does.
+	Positions PositionServer
 	// Record is told of each command that a holder of a node's data directory has given to this node; nil: nobody is.
 	Record func(g *Given)
 	Logger *slog.Logger

@@ -28,6 +28,7 @@
 //	MakeToken            a token that is there already, with the same keys, is the one that was made
 //	RevokeToken, RemoveNode, Finalize   find it done
 //	ChangeLinks          finds it done
+//	AskPositions         finds the positions changed, and changes none again
 //	SetAuthority         is made once: the second time it is that one already
 //	NoteCertificate      is served by the node that is asked, and only recorded
 //	Forward              a client's request is carried out twice, as in Kafka: the topic that it makes exists

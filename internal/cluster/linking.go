@@ -48,6 +48,8 @@ const (
 //	map                                    ADVERTISED=REACHABLE, host:port each, with commas between them
 //	throttle.bytes.per.second              how much all nodes together read from the source; unset: as much as they can
 //	accept.loss                            true: losses are noted and left out, and no person is asked; unset: false
+//	groups, groups.exclude                 lists of patterns for names of consumer groups whose positions are followed; unset: all groups
+//	positions                              on, or off: no positions are followed; unset: on
 //	client.rack                            where the nodes are, so that replicas at the source near them are read
 //	security.protocol                      one of Kafka's names; unset: PLAINTEXT
 //	sasl.mechanism, sasl.username          SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, and who logs in
@@ -204,7 +206,21 @@ type TaskStatus struct {
 	Node   int32     `json:"node"`
 	State  string    `json:"state"` // RUNNING, WAITING (the last round has failed, for Reason, and is tried again), PAUSED
 	Reason string    `json:"reason,omitempty"`
-	Last   time.Time `json:"last,omitzero"` // when its last round was well
+	Last   time.Time `json:"last,omitzero"` // when its last round was well; of positions: of when all that the source had then is here
+	// Positions tells more of the task for positions; nil: it is another one.
+	Positions *PositionsStatus `json:"positions,omitempty"`
+}
+
+// PositionsStatus tells how a link has the positions of consumer groups follow those of its source.
+type PositionsStatus struct {
+	Mode      string         `json:"mode"`           // tailed, polled, off; empty: it is not known yet
+	Why       string         `json:"why,omitempty"`  // it is polled
+	Groups    int            `json:"groups"`         // of the source that have positions, of those that the link follows
+	Positions int            `json:"positions"`      // of these groups
+	Open      int            `json:"open"`           // transactions of the source that are open and have positions
+	Loading   int            `json:"loading"`        // partitions of the source's records that were not read up to their ends yet
+	Ahead     time.Duration  `json:"ahead"`          // by which the source's clock is ahead, in ns, if it is
+	Held      map[string]int `json:"held,omitempty"` // how many positions stay as they are here although the source has others, by the reason
 }
 
 // SilentNode is a node that has not answered.

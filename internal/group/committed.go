@@ -13,7 +13,7 @@ import (
 // About how much memory committed offsets take, with the allocator's part.
 const (
 	storedOffsetBytes = 64  // an offset without an offsetExtra
-	extraBytes        = 32  // an offsetExtra, without the characters of the metadata
+	extraBytes        = 48  // an offsetExtra, without the characters of the metadata
 	topicEntryBytes   = 64  // a topic of a group
 	topicNameBytes    = 128 // a topic's name, without its characters
 	groupBytes        = 192 // a group, without the memory of its kind
@@ -36,13 +36,16 @@ type storedOffset struct {
 	at        record.Offset
 	time      int64 // ms
 	topic     [16]byte
-	extra     *offsetExtra // nil if there is no metadata, and the settings say when the offset expires
+	extra     *offsetExtra // nil if there is no metadata, no link, and the settings say when the offset expires
 }
 
 // offsetExtra has the fields that few offsets need.
 type offsetExtra struct {
 	expires  int64
 	metadata string
+	link     [16]byte // that has made the commit; zero: none has
+	// confirmed is when the link has said that its source still has the position, in ms; 0: since the last load it has not.
+	confirmed int64
 }
 
 // topicNames are the names of the topics of which the groups of one machine have
@@ -115,8 +118,8 @@ func (c *committed) setOffset(topic []byte, partition int32, o *offset) {
 		c.names.memory.Add(topicEntryBytes)
 	}
 	k := storedOffset{partition: partition, epoch: o.Epoch, at: o.At, time: o.Time, topic: o.Topic}
-	if o.Metadata != "" || o.Expires != noExpiry {
-		k.extra = &offsetExtra{expires: o.Expires, metadata: o.Metadata}
+	if o.Metadata != "" || o.Expires != noExpiry || o.Link != [16]byte{} {
+		k.extra = &offsetExtra{expires: o.Expires, metadata: o.Metadata, link: o.Link}
 	}
 	i, ok := searchPartition(list, partition)
 	if ok {
@@ -200,10 +203,13 @@ func (c *committed) topicGrowth(t *kmsg.OffsetCommitRequestTopic, expires bool) 
 	return n
 }
 
+// isOfLink tells whether a link to another cluster has made the commit.
+func (k *storedOffset) isOfLink() bool { return k.extra != nil && k.extra.link != [16]byte{} }
+
 func (k *storedOffset) toOffset() offset {
 	o := offset{At: k.at, Epoch: k.epoch, Time: k.time, Expires: noExpiry, Topic: k.topic}
 	if k.extra != nil {
-		o.Expires, o.Metadata = k.extra.expires, k.extra.metadata
+		o.Expires, o.Metadata, o.Link = k.extra.expires, k.extra.metadata, k.extra.link
 	}
 	return o
 }

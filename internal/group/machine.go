@@ -46,6 +46,7 @@ type Machine struct {
 	groups map[string]*group
 	open   map[int64]*transaction // the transactions with offsets that are open, by producer id
 	last   record.Offset          // the offset after the last record applied
+	loaded int64                  // when the log was loaded, in ms
 }
 
 var _ coord.Transactional = (*Machine)(nil)
@@ -108,6 +109,7 @@ func (m *Machine) Loaded(s *coord.Step) {
 	m.members.JoinBudget()
 	m.memory.JoinBudget()
 	m.timers.Set(&m.scan, s.Now.Add(m.settings().RetentionScan))
+	m.loaded = s.Now.UnixMilli()
 	for _, g := range m.groups {
 		g.classic.Loaded(s)
 	}

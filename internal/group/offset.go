@@ -389,7 +389,7 @@ const scanPause = time.Millisecond
 func (m *Machine) expireOffsets(s *coord.Step) {
 	set := m.settings()
 	for _, g := range m.groups {
-		left := g.expireOffsets(s, set.Retention)
+		left := m.expireOffsetsOf(s, g, set.Retention)
 		if isBatchFull(s) {
 			m.timers.Set(&m.scan, s.Now.Add(scanPause))
 			return
@@ -401,12 +401,11 @@ func (m *Machine) expireOffsets(s *coord.Step) {
 	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
 }
 
-// expireOffsets deletes the group's expired offsets and counts those that are left.
-func (g *group) expireOffsets(s *coord.Step, retention time.Duration) (left int) {
+// expireOffsetsOf deletes the expired offsets of a group and counts those that are left.
+func (m *Machine) expireOffsetsOf(s *coord.Step, g *group, retention time.Duration) (left int) {
 	for topic, list := range g.offsets.topics {
 		for i := range list {
-			o := list[i].toOffset()
-			if isBatchFull(s) || g.isUnstable(topic.text, list[i].partition) || !g.isExpired(s.Now, topic.text, &o, retention) {
+			if isBatchFull(s) || g.isUnstable(topic.text, list[i].partition) || !m.isExpired(s.Now, g, topic.text, &list[i], retention) {
 				left++
 				continue
 			}
@@ -418,18 +417,27 @@ func (g *group) expireOffsets(s *coord.Step, retention time.Duration) (left int)
 
 // isExpired tells whether an offset has expired. An offset whose topic is in use never
 // does. A commit may have named a time of its own; otherwise an offset expires when the
-// retention has passed since the group's last member left or, in a group that has or
-// never had members, since the commit.
-func (g *group) isExpired(now time.Time, topic string, o *offset, retention time.Duration) bool {
+// retention has passed since it was last in use.
+func (m *Machine) isExpired(now time.Time, g *group, topic string, k *storedOffset, retention time.Duration) bool {
 	if g.classic.MayNeedOffsets(topic) {
 		return false
 	}
-	if o.Expires != noExpiry {
-		return now.UnixMilli() >= o.Expires
+	if k.extra != nil && k.extra.expires != noExpiry {
+		return now.UnixMilli() >= k.extra.expires
 	}
-	since := o.Time
-	if ms, ok := g.classic.EmptySince(); ok {
-		since = ms
+	return now.UnixMilli()-m.lastUsed(g, k) >= retention.Milliseconds()
+}
+
+// lastUsed is when an offset was last in use, in ms: when the group's last member left or, in a group that has or
+// never had members, when the commit was made. One that a link has made is in use while the source has it: it counts
+// as in use at the load, since only the link can tell.
+func (m *Machine) lastUsed(g *group, k *storedOffset) int64 {
+	since, ok := g.classic.EmptySince()
+	if !ok {
+		since = k.time
 	}
-	return now.UnixMilli()-since >= retention.Milliseconds()
+	if k.isOfLink() {
+		since = max(since, k.time, k.extra.confirmed, m.loaded)
+	}
+	return since
 }

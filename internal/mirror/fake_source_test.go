@@ -40,6 +40,7 @@ type fakeCluster struct {
 	unreachable string
 	ahead       time.Duration // of its clock
 	held        chan struct{} // not nil: answers to fetches wait until it is closed
+	groups      fakeSourceGroups
 }
 
 type fakeTopic struct {
@@ -244,7 +245,7 @@ func (c *fakeCluster) answer(broker int32, q kmsg.Request) kmsg.Response {
 	switch q := q.(type) {
 	case *kmsg.ApiVersionsRequest:
 		r := kmsg.NewPtrApiVersionsResponse()
-		for _, k := range [][2]int16{{0, 9}, {1, c.fetchMax}, {2, 7}, {3, 12}, {18, 3}, {23, 4}, {32, 4}, {55, 1}} {
+		for _, k := range [][2]int16{{0, 9}, {1, c.fetchMax}, {2, 7}, {3, 12}, {9, 8}, {10, 4}, {16, 4}, {18, 3}, {23, 4}, {32, 4}, {55, 1}} {
 			r.ApiKeys = append(r.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: k[0], MaxVersion: k[1]})
 		}
 		return r
@@ -258,6 +259,12 @@ func (c *fakeCluster) answer(broker int32, q kmsg.Request) kmsg.Response {
 		return c.describeConfigs(q)
 	case *kmsg.DescribeQuorumRequest:
 		return c.describeQuorum()
+	case *kmsg.FindCoordinatorRequest:
+		return c.groups.find(q)
+	case *kmsg.ListGroupsRequest:
+		return c.groups.list(broker)
+	case *kmsg.OffsetFetchRequest:
+		return c.groups.fetch(q)
 	}
 	c.t.Errorf("the request %T", q)
 	return nil
@@ -504,8 +511,9 @@ func (c *fakeCluster) read(broker int32, q *kmsg.FetchRequest) (r *kmsg.FetchRes
 			a := &q.Topics[i].Partitions[k]
 			rp := kmsg.NewFetchResponseTopicPartition()
 			rp.Partition = a.Partition
+			t := c.topicOf(rt.Topic, rt.TopicID)
 			p, code := c.find(broker, rt.Topic, rt.TopicID, a.Partition, a.CurrentLeaderEpoch)
-			if c.denies[1] {
+			if c.denies[1] || c.groups.deniesRecords && t != nil && t == c.topics["__consumer_offsets"] {
 				p, code = nil, kerr.TopicAuthorizationFailed.Code
 			}
 			if p != nil {

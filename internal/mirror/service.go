@@ -44,6 +44,10 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Memory bounds the answers of sources that are held, by its class Mirror; nil: nothing does.
 	Memory *budget.Budget
+	// Groups are the consumer groups here, whose positions follow those of the sources.
+	Groups Groups
+	// PositionBytes bounds the memory for what is known of the groups of sources, in equal parts for all links; 0: 256 MiB.
+	PositionBytes int64
 }
 
 // Service is the mirroring of a node. It must be closed.
@@ -175,8 +179,10 @@ func (s *Service) followLink(id meta.UUID, now *meta.Link) {
 		l.cancel = s.start(l.run)
 		s.links[id] = l
 	default:
+		if isSame := isOnlyAhead(l.newest.Load(), now); !isSame {
+			defer fill(l.changed)
+		}
 		l.newest.Store(now)
-		fill(l.changed)
 	}
 }
 

@@ -50,6 +50,7 @@ type session struct {
 	mu    sync.Mutex // guards the fields below
 	pools map[int32]*pool
 	ended bool
+	seen  map[string]seenTopic // topics of the source, by their names there, as the task for topics has seen them last
 }
 
 // openSession begins a session. No connection is made yet.
@@ -59,7 +60,7 @@ func openSession(ctx context.Context, l *link, conf *meta.Link) (*session, error
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{s: l.s, link: conf, set: set, rate: &l.rate, topics: makeQueue[want](), bulk: make(chan struct{}, mostBackfills), cancel: cancel, pools: map[int32]*pool{}}
+	s := &session{s: l.s, link: conf, set: set, rate: &l.rate, topics: makeQueue[want](), bulk: make(chan struct{}, mostBackfills), cancel: cancel, pools: map[int32]*pool{}, seen: map[string]seenTopic{}}
 	s.start = func(run func(ctx context.Context)) { s.work.Go(func() { run(ctx) }) }
 	s.start(s.describeTopics)
 	return s, nil
@@ -103,11 +104,16 @@ func (s *session) pool(broker int32) (*pool, error) {
 
 // connect makes a client, and finds out whether it reaches the right cluster.
 func (s *session) connect(ctx context.Context) (*source.Client, error) {
+	return s.connectAs(ctx, s.set.rack)
+}
+
+// connectAs is connect for one that reads as if it were in a rack; "": from the leaders.
+func (s *session) connectAs(ctx context.Context, rack string) (*source.Client, error) {
 	c, err := s.set.sourceConfig(s.s.clientID())
 	if err != nil {
 		return nil, err
 	}
-	c.Dial = s.s.cfg.Dial
+	c.Dial, c.Rack = s.s.cfg.Dial, rack
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	client, err := source.New(ctx, c)
@@ -263,6 +269,7 @@ func (l *link) run(ctx context.Context) {
 		if s != nil {
 			l.session.Store(s)
 			s.start(func(ctx context.Context) { l.tasks.run(ctx, s) })
+			s.start(newPositions(s, &l.tasks).run)
 			l.s.beginAnew(l)
 		} else {
 			l.tasks.pause(conf.Paused, err)

@@ -31,7 +31,10 @@ const (
 	keyStart      = "start"             // earliest, latest, or a time of RFC 3339
 	keyMap        = "map"               // ADVERTISED=REACHABLE, host:port each, with commas between them
 	keyThrottle   = "throttle.bytes.per.second"
-	keyAcceptLoss = "accept.loss" // true: a gap, and lost tombstones, are noted and left out without a person
+	keyAcceptLoss = "accept.loss"    // true: a gap, and lost tombstones, are noted and left out without a person
+	keyGroups     = "groups"         // patterns of consumer groups whose positions are followed; unset: all
+	keyNoGroups   = "groups.exclude" // patterns of those that are left out
+	keyPositions  = "positions"      // on, or off: no positions are followed
 	keyRack       = "client.rack"
 	keyProtocol   = "security.protocol"
 	keyMechanism  = "sasl.mechanism"
@@ -48,6 +51,9 @@ const (
 // TagSetting is the setting of a link that has the tag of its source, if that is a Leat. Who makes the link finds it out.
 const TagSetting = "source.tag"
 
+// AheadSetting is the setting of a link that has by how many ms the clock of the source has been ahead of those here, if it was. The task that follows positions finds it out.
+const AheadSetting = "source.clock.ahead.ms"
+
 // Settings are those of a link.
 type Settings struct {
 	Brokers []string
@@ -55,6 +61,8 @@ type Settings struct {
 	Names   *names.Mapping
 	Owned   *follow.Owned
 	Tag     uint32 // of the source; 0: it has none
+	// Groups are the consumer groups whose positions are followed; nil: none are.
+	Groups *names.Filter
 	policy
 
 	reach     map[string]string
@@ -100,7 +108,7 @@ func ParseSettings(list []meta.LinkSetting, secrets []byte) (*Settings, error) {
 			return nil, errors.New("the secrets of the link are damaged")
 		}
 	}
-	for _, read := range []func() error{p.readBrokers, p.readTopics, p.readStart, p.readMap, p.readRates, p.readLogin, p.readTLS} {
+	for _, read := range []func() error{p.readBrokers, p.readTopics, p.readGroups, p.readStart, p.readMap, p.readRates, p.readLogin, p.readTLS} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -164,6 +172,30 @@ func (p *settingsParser) readTopics() (err error) {
 	}
 	p.s.Owned, err = follow.ParseOwned(p.take(keyConfigs))
 	return err
+}
+
+func (p *settingsParser) readGroups() error {
+	include, exclude := p.take(keyGroups), p.take(keyNoGroups)
+	if include == "" {
+		include = "*"
+	}
+	filter, err := names.ParseFilter(include, exclude)
+	if err != nil {
+		return fmt.Errorf("%s, %s: %w", keyGroups, keyNoGroups, err)
+	}
+	switch text := p.take(keyPositions); text {
+	case "", "on":
+		p.s.Groups = filter
+	case "off":
+	default:
+		return fmt.Errorf("%s is %.40q, and neither on nor off", keyPositions, text)
+	}
+	if text := p.take(AheadSetting); text != "" {
+		if n, err := strconv.ParseInt(text, 10, 64); err != nil || n < 0 {
+			return fmt.Errorf("%s is %.40q, and no number of ms", AheadSetting, text)
+		}
+	}
+	return nil
 }
 
 func (p *settingsParser) readStart() error {

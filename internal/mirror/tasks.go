@@ -41,10 +41,12 @@ const (
 // TaskStatus is how a task of a link does, which runs on the node of the active controller.
 type TaskStatus struct {
 	Link   meta.UUID
-	Task   string // topics, configs
+	Task   string // topics, configs, positions
 	State  TaskState
 	Reason string    // why it waits, or what a person ought to know
-	Last   time.Time // when a round of it was last well; zero: none was yet
+	Last   time.Time // when a round of it was last well; zero: none was yet. Of positions: of when all that the source had then is here
+	// Positions tells more of the task for positions; nil: it is another one.
+	Positions *PositionsStatus
 }
 
 // tasks are the tasks of a link.
@@ -55,8 +57,9 @@ type tasks struct {
 
 // The names of the tasks.
 const (
-	topicsTask  = "topics"
-	configsTask = "configs"
+	topicsTask    = "topics"
+	configsTask   = "configs"
+	positionsTask = "positions"
 )
 
 // run does the tasks of a link while this node is that of the active controller, until the session ends.
@@ -168,10 +171,12 @@ func (r *round) warn(format string, args ...any) {
 
 // compareTopics makes the topics here that the source has and the link is for, and adds partitions to those that it has more of.
 func (r *round) compareTopics(ctx context.Context) error {
+	began := time.Now()
 	cluster, err := r.s.askCluster(ctx, nil)
 	if err != nil {
 		return err
 	}
+	r.s.noteSeen(cluster.Topics, began)
 	p := planTopics(r.image(), r.s.link, r.s.set, cluster.Topics, nil)
 	var found map[string]source.Configs
 	if slices.ContainsFunc(p.Steps, func(s follow.TopicStep) bool { return s.IsNew }) {

@@ -49,6 +49,7 @@ func openLinks(n *Node) {
 			return mirror.NewReplicaLog(t.Partition(id.Number))
 		},
 		Commit: n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
+		Groups: linkPositions{n}.groupsHere(), PositionBytes: linkPositions{n}.memory(),
 	}))
 }
 
@@ -66,12 +67,12 @@ func (l *linking) follow(d *meta.Delta, img *meta.Image) {
 	}
 }
 
-// memory is how much of Go's heap answers of sources may take; 0: there are no links.
+// memory is how much of Go's heap answers of sources, and what is known of them, may take; 0: there are no links.
 func (l *linking) memory() int64 {
 	if l.n.image.Load().Links().Len() == 0 {
 		return 0
 	}
-	return l.n.work.Usage(budget.Mirror).Limit
+	return l.n.work.Usage(budget.Mirror).Limit + linkPositions{l.n}.memory()
 }
 
 func (l *linking) purpose() sealing.Purpose {
@@ -150,7 +151,13 @@ func (l *linking) ListTasks() (list []cluster.TaskStatus) {
 		return nil
 	}
 	for _, t := range s.Tasks() {
-		list = append(list, cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last})
+		one := cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last}
+		if p := t.Positions; p != nil {
+			one.Positions = &cluster.PositionsStatus{
+				Mode: string(p.Mode), Why: p.Why, Groups: p.Groups, Positions: p.Positions, Open: p.Open, Loading: p.Loading, Ahead: p.Ahead, Held: p.Held,
+			}
+		}
+		list = append(list, one)
 	}
 	return list
 }
@@ -289,11 +296,14 @@ func withTag(list []meta.LinkSetting, tag uint32) []meta.LinkSetting {
 	return list
 }
 
+// isFoundOut tells whether a setting is one for which nobody asks.
+func isFoundOut(key string) bool { return key == mirror.TagSetting || key == mirror.AheadSetting }
+
 // compare says how a link that is there differs from the one that is asked for.
 func (r *linkRequest) compare() (*controller.Error, error) {
 	has, asked := map[string]string{}, map[string]string{}
 	for _, s := range r.link.Settings {
-		if s.Key != mirror.TagSetting { // nobody asks for it
+		if !isFoundOut(s.Key) {
 			has[s.Key] = s.Value
 		}
 	}
@@ -301,7 +311,7 @@ func (r *linkRequest) compare() (*controller.Error, error) {
 		asked[s.Key] = s.Value
 	}
 	for _, s := range append(slices.Clone(r.link.Settings), r.q.Settings...) {
-		if s.Key == mirror.TagSetting {
+		if isFoundOut(s.Key) {
 			continue
 		}
 		hv, isSet := has[s.Key]

@@ -311,7 +311,7 @@ func (n *Node) openEngine() error {
 		ServeClient: func(ctx context.Context, q *wire.Carried, r *wire.Request) error {
 			return n.broker.ServeForwarded(ctx, q, r)
 		},
-		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking,
+		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking, Positions: linkPositions{n},
 		Record: func(g *cluster.Given) { recordCommand(n, g) },
 	}, n.brokerEpoch.Load); err != nil {
 		return err

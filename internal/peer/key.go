@@ -6,7 +6,7 @@ import "strconv"
 // connection that has not proven itself.
 const (
 	FirstKey int16 = 20000
-	LastKey  int16 = 20031
+	LastKey  int16 = 20047
 )
 
 // The private keys. A number is never used for something else.
@@ -56,6 +56,12 @@ const (
 	LinksShow  int16 = 20030 // what a node knows of the partitions that it mirrors
 )
 
+// The private keys by which a link has positions of consumer groups follow those of its source.
+const (
+	LinkPositions int16 = 20036 // what groups have that a node coordinates, and changes of that
+	MirrorEnds    int16 = 20037 // up to where a node has the records of partitions that mirror
+)
+
 // privateKeys are the names of the keys, and whether a request is not answered.
 var privateKeys = [...]struct {
 	name   string
@@ -92,6 +98,8 @@ var privateKeys = [...]struct {
 	LinksChange - FirstKey:      {name: "LinksChange"},
 	LinksServe - FirstKey:       {name: "LinksServe"},
 	LinksShow - FirstKey:        {name: "LinksShow"},
+	LinkPositions - FirstKey:    {name: "LinkPositions"},
+	MirrorEnds - FirstKey:       {name: "MirrorEnds"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.

@@ -10,9 +10,11 @@
 //	of an  1     as 0, and: expires i64
 //	offset 2     as 0
 //	       3     version i16, offset i64, leader epoch i32, metadata string, time i64
-//	       4     as 3, with a compact string, and tagged fields: 0 is the id of the topic, of 16 bytes
+//	       4     as 3, with a compact string, and tagged fields: 0 is the id of the topic, of 16 bytes; 1000 is Leat's own,
+//	             and has the id of the link that has made the commit, of 16 bytes
 //
 // A string is an i16 length and bytes; a compact one has its length and one more as an uvarint. Apache Kafka 2.1 to 4.0 writes versions 1 and 3, and 4.1 and later ones write 1 and 4.
+// Those that read version 4 skip tagged fields which they do not know (KIP-915).
 package commit
 
 import (
@@ -34,7 +36,13 @@ const (
 const (
 	versionExpiring = 1 // for requests with a retention of their own
 	version         = 3 // without a topic id
-	versionWithID   = 4 // flexible, with a topic id
+	versionFlexible = 4 // with a topic id, or the id of a link
+)
+
+// The tags of a flexible value.
+const (
+	topicTag = 0
+	linkTag  = 1000
 )
 
 // NoExpiry means that the coordinator's settings say when an offset expires.
@@ -66,6 +74,7 @@ type Offset struct {
 	Time     int64        // of the commit, ms
 	Expires  int64        // ms, or NoExpiry
 	Topic    [16]byte     // the topic's id; zero if it is not known
+	Link     [16]byte     // the link to another cluster that has made the commit; zero: none has. It has no Expires then
 	Metadata string
 }
 
@@ -103,8 +112,8 @@ func (o *Offset) Version() int16 {
 	switch {
 	case o.Expires != NoExpiry:
 		return versionExpiring
-	case o.Topic != [16]byte{}:
-		return versionWithID
+	case o.Topic != [16]byte{} || o.Link != [16]byte{}:
+		return versionFlexible
 	}
 	return version
 }
@@ -128,8 +137,25 @@ func (o *Offset) AppendTo(b []byte) []byte {
 		b = be.AppendUint64(b, uint64(o.Expires))
 	}
 	if v >= 4 {
-		b = append(b, 1, 0, 16) // one tag: number 0, 16 bytes
-		b = append(b, o.Topic[:]...)
+		b = o.appendTags(b)
+	}
+	return b
+}
+
+// appendTags appends the tagged fields of a flexible version, those that are set.
+func (o *Offset) appendTags(b []byte) []byte {
+	count := len(b)
+	b = append(b, 0)
+	for _, f := range []struct {
+		tag uint64
+		id  [16]byte
+	}{{topicTag, o.Topic}, {linkTag, o.Link}} {
+		if f.id == [16]byte{} {
+			continue
+		}
+		b[count]++
+		b = append(binary.AppendUvarint(b, f.tag), byte(len(f.id)))
+		b = append(b, f.id[:]...)
 	}
 	return b
 }
@@ -138,7 +164,7 @@ func (o *Offset) AppendTo(b []byte) []byte {
 func Decode(b []byte) (Offset, error) {
 	c := fieldReader{b: b}
 	v := c.readInt16()
-	if v > versionWithID {
+	if v > versionFlexible {
 		return Offset{}, fmt.Errorf("%w: a committed offset of version %d", ErrNewer, v)
 	}
 	if v < 0 {
@@ -161,8 +187,12 @@ func Decode(b []byte) (Offset, error) {
 		for n := c.readUvarint(); n > 0 && !c.short; n-- {
 			tag, size := c.readUvarint(), c.readUvarint()
 			value := c.readBytes(int(min(size, math.MaxInt32)))
-			if tag == 0 && len(value) == len(o.Topic) {
+			switch {
+			case len(value) != len(o.Topic):
+			case tag == topicTag:
 				o.Topic = [16]byte(value)
+			case tag == linkTag:
+				o.Link = [16]byte(value)
 			}
 		}
 	}

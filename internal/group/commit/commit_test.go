@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -140,4 +141,29 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestMarksOfLinks proves that who has made a commit is kept in a tagged field, with the topic's id and without one, that others read the record as if it were not there, and that one of another size
+// does not count.
+func TestMarksOfLinks(t *testing.T) {
+	for _, topic := range [][16]byte{{}, {9}} {
+		o := Offset{At: 7, Epoch: 3, Time: 5, Expires: NoExpiry, Topic: topic, Link: [16]byte{1, 15: 2}, Metadata: "m"}
+		b := o.AppendTo(nil)
+		if got, err := Decode(b); err != nil || got != o {
+			t.Errorf("%+v, %v", got, err)
+		}
+		var k kmsg.OffsetCommitValue
+		if err := k.ReadFrom(b); err != nil || k.Version != 4 || k.Offset != 7 || k.Metadata != "m" || k.CommitTimestamp != 5 || k.TopicID != topic {
+			t.Errorf("kmsg reads %+v, %v", k, err)
+		}
+		unknown := map[uint32][]byte{}
+		k.UnknownTags.Each(func(tag uint32, value []byte) { unknown[tag] = value })
+		if diff := cmp.Diff(map[uint32][]byte{1000: o.Link[:]}, unknown); diff != "" {
+			t.Error(diff)
+		}
+	}
+	short := append(binary.AppendUvarint([]byte("\x00\x04\x00\x00\x00\x00\x00\x00\x00\x07\xff\xff\xff\xff\x01\x00\x00\x00\x00\x00\x00\x00\x05\x01"), 1000), 2, 8, 8)
+	if got, err := Decode(short); err != nil || got.Link != [16]byte{} || got.At != 7 {
+		t.Errorf("%+v, %v", got, err)
+	}
 }

@@ -10,6 +10,8 @@ import (
 const (
 	// deletionGrace is how long after a deletion at the source the topic must have been seen there, in ms. When a topic is deleted, its offsets are, too, and a broker may tell of the topic for a moment.
 	deletionGrace = 10_000
+	// deletionAgain is when a group with positions that the source does not have is decided on again, in ms: when the source was asked for its topics after the grace.
+	deletionAgain = deletionGrace + 3_000
 	// maxAbsent is of how many positions the machine notes that the source does not have them. Deletions beyond that wait for a place.
 	maxAbsent = 100_000
 )
@@ -166,7 +168,7 @@ func (m *Machine) isLater(theirs *Position, o *Here) bool {
 // decideDeletions adds the deletions of positions that the link has made and that the source has no more.
 func (m *Machine) decideDeletions(now int64, here *Group, theirs map[Place]Position, mirrors *Mirrors, d *Decision) {
 	before := m.absent[here.Name]
-	next := absences{since: map[Place]int64{}, again: now + deletionGrace}
+	next := absences{since: map[Place]int64{}, again: now + deletionAgain}
 	for i := range here.Positions {
 		o := &here.Positions[i]
 		mirror := mirrors.byName[o.Topic]

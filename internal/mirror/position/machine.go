@@ -272,7 +272,7 @@ func (m *Machine) TakeChanged(now int64, limit int) []string {
 	for name, a := range m.absent {
 		if a.again <= now {
 			m.noteChange(name)
-			a.again = now + deletionGrace
+			a.again = now + deletionAgain
 		}
 	}
 	var list []string
@@ -299,6 +299,9 @@ func (m *Machine) Positions(name string) []Placed {
 	}
 	return nil
 }
+
+// AheadMillis is State.AheadMillis.
+func (m *Machine) AheadMillis() int64 { return m.ahead }
 
 // State is what a person may want to know of a machine.
 type State struct {
