@@ -77,15 +77,15 @@ func DecidedSum(m *meta.Image, link meta.UUID) (sum uint64) {
 	for t := range m.Mirrors(link) {
 		for i := range t.Partitions {
 			if p := t.Partitions[i].Mirror; p != nil && p.IsDecided {
-				sum += sumOf(t.ID, int32(i))
+				sum += DecidedPart(t.ID, int32(i))
 			}
 		}
 	}
 	return sum
 }
 
-// sumOf is the part of one partition in a DecidedSum.
-func sumOf(topic meta.UUID, number int32) uint64 {
+// DecidedPart is the part of one partition in a DecidedSum.
+func DecidedPart(topic meta.UUID, number int32) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write(binary.BigEndian.AppendUint32(topic[:], uint32(number)))
 	return h.Sum64()
@@ -102,7 +102,7 @@ func checkDecided(m *meta.Image, q *LinksChange) *Error {
 		}
 		seen[id] = true
 		if p := t.Partitions[a.Number].Mirror; p != nil && p.IsDecided && slices.Equal(p.Decisions, a.Decisions) {
-			own += sumOf(a.Topic, a.Number)
+			own += DecidedPart(a.Topic, a.Number)
 		}
 	}
 	if now := DecidedSum(m, q.LinkID); now != q.Decided && now != q.Decided+own {
