@@ -267,6 +267,7 @@ type memLog struct {
 	seen       int // batches that OnCommit has counted
 	refuses    error
 	lacks      record.Offset // how much of the end is not committed
+	lacksEnds  bool          // markers are not committed until lacks is set anew
 	failEnds   int           // how many of the next calls of End fail, after the markers were appended
 }
 
