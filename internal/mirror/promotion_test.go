@@ -86,7 +86,9 @@ func TestTransactionsAreResolved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inPromotion(t, !c.noLog, func(r *promotionRig) {
-				r.await("it is mirrored", func() bool { return r.status("t", 0).State == progress.Mirroring && r.status("t", 1).State == progress.Mirroring })
+				r.await("it is mirrored", func() bool {
+					return r.status("t", 0).State == progress.Mirroring && r.status("t", 1).State == progress.Mirroring
+				})
 				c.source(r)
 				r.settle()
 				r.loseSource()
