@@ -391,7 +391,7 @@ func TestNewerIsRefused(t *testing.T) {
 		"a field of a link":                            grown(LinkSet{linkOf(1, "l")}, 2),
 		"a field of a mirror":                          grown(MirrorSet{id, mirrorOf(1)}, 2),
 		"a state of a mirror":                          Append(nil, MirrorSet{id, &Mirror{State: MirrorPromoted + 1}}),
-		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Gap: OffsetRange{1, 2}, Begin: MirrorBegin{IsDecided: true}}}, 2),
+		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoting, Gap: OffsetRange{1, 2}, IsDecided: true}}, 2),
 		"a state of a partition that mirrors":          Append(nil, PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoted + 1}}),
 		"a field of a cut of a partition that mirrors": grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Cuts: []Cut{{}}}}, 2, 2+1+16+5),
 	} {

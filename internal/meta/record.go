@@ -751,7 +751,7 @@ func (r PartitionMirrorSet) appendBody(b []byte) []byte {
 	for i := range r.Cuts {
 		b = appendSized(b, r.Cuts[i].appendFields)
 	}
-	hasMore := r.Begin != MirrorBegin{} || r.TombstonesSince != 0
+	hasMore := r.Begin != MirrorBegin{} || r.TombstonesSince != 0 || r.IsDecided
 	if r.Gap != (OffsetRange{}) || hasMore {
 		b = binary.AppendVarint(binary.AppendVarint(b, r.Gap.Start), r.Gap.End)
 	}
@@ -759,7 +759,18 @@ func (r PartitionMirrorSet) appendBody(b []byte) []byte {
 		b = binary.AppendVarint(appendBool(b, r.Begin.IsDecided), r.Begin.Offset)
 		b = binary.AppendVarint(append(b, r.Begin.Topic[:]...), r.TombstonesSince)
 	}
+	if r.IsDecided {
+		b = binary.AppendUvarint(appendBool(b, true), uint64(len(r.Decisions)))
+		for i := range r.Decisions {
+			b = appendSized(b, r.Decisions[i].appendFields)
+		}
+	}
 	return b
+}
+
+func (d *MirrorDecision) appendFields(b []byte) []byte {
+	b = binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(b, d.Producer), int64(d.Epoch)), int64(d.MarkerEpoch))
+	return binary.AppendUvarint(appendBool(binary.AppendVarint(b, d.First), d.Commit), uint64(d.Outcome))
 }
 
 func (l *Lineage) appendFields(b []byte) []byte {

@@ -68,6 +68,9 @@ type partition struct {
 	// While isPaced what was read is appended in pieces, and held has the append of those that are left: somebody calls appendMore.
 	isPaced bool
 	held    progress.Action
+
+	reading   *reading // of a partition of the coordinators' log of a source; nil: it is one that mirrors. Set once
+	promotion promotion
 }
 
 // newPartition makes a partition that waits for its first turn.
@@ -84,6 +87,7 @@ func (p *partition) turn() {
 		p.changeLog(&a)
 	}
 	p.drive()
+	p.promote()
 	isAppended := p.takeAppended()
 	p.mu.Unlock()
 	if isAppended {
@@ -118,6 +122,7 @@ func (p *partition) follow() {
 
 func (p *partition) resign() {
 	p.machine.Resign()
+	p.promotion.begin(p.s)
 	p.at, p.log, p.change, p.held, p.unopened = nil, nil, progress.Action{}, progress.Action{}, nil
 	p.s.timers.set(p, 0, false)
 }
@@ -125,7 +130,11 @@ func (p *partition) resign() {
 // lead begins to lead in a leader epoch. If the log cannot be opened now, it is tried again.
 func (p *partition) lead(o *order) {
 	log := p.log
-	if log == nil {
+	switch {
+	case log != nil:
+	case p.reading != nil:
+		log = p.reading
+	default:
 		log = p.s.cfg.Partition(p.id)
 	}
 	if log == nil { // the replica is gone, and the metadata soon say so
@@ -140,6 +149,7 @@ func (p *partition) lead(o *order) {
 		return
 	}
 	p.at, p.log, p.known, p.unopened, p.change, p.held = o, log, known, nil, progress.Action{}, progress.Action{}
+	p.promotion.begin(p.s)
 	p.machine.Lead(p.s.now(), o.assignment(), known, progress.Age{Held: -1, Tombstones: sinceTime(o.mirror.TombstonesSince)}, log)
 }
 
@@ -156,7 +166,7 @@ func (p *partition) drive() { p.driveOn(false) }
 
 // driveOn is drive; isAppended tells that a piece of a paced answer was appended already.
 func (p *partition) driveOn(isAppended bool) {
-	if p.at == nil {
+	if p.at == nil || p.at.mirror.IsEndOfSource() { // then promote has the timer
 		return
 	}
 	for done := 0; ; done++ {
@@ -182,6 +192,10 @@ func (p *partition) driveOn(isAppended bool) {
 			p.change = a // which waits for the disk: not on the goroutine that reads for others
 			p.s.turns.add(p)
 		case progress.Raise, progress.Cut, progress.Declare:
+			if p.reading != nil {
+				p.reading.decide(&a)
+				continue
+			}
 			p.s.decider.add(decision{p: p, a: a, cut: p.at.mirror.LastCut().Number + 1})
 		default:
 			if err := p.ask(&a); err != nil {
@@ -245,10 +259,14 @@ func (p *partition) appendPiece(a *progress.Action) error {
 	if err != nil {
 		return err
 	}
-	p.appended = true // also if it fails: it may have appended some
+	if o := p.newest.Load(); o != nil && o.mirror.IsEndOfSource() {
+		return ErrNotMirroring
+	}
+	p.appended = p.reading == nil // also if it fails: it may have appended some
 	if err := p.log.Append(a.Local, raw); err != nil {
 		return err
 	}
+	p.promotion.noteMarkers(p.s, raw)
 	if p.isPaced {
 		p.log.OnCommit(p.s.pace.add(int64(len(raw))))
 	}
