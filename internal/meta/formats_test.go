@@ -88,6 +88,10 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{PartitionMirrorSet{topic, 300, PartitionMirror{
 			State: PartitionTombstonesLost, Gap: OffsetRange{100, 900}, Begin: MirrorBegin{true, 70, UUID{3, 15: 4}}, TombstonesSince: 1000,
 		}}, "26012f01020300000000000000000000000010ac0203000000c801880e018c0103000000000000000000000000000004d00f"},
+		{LinkACLSet{UUID{1, 15: 2}, LinkACL{ACL{Principal: "User:a", Host: "*", Resource: TopicResource, Pattern: LiteralPattern, Name: "t", Operation: Read, Permission: Allow}, true}}, "2701200100000000000000000000000000000206557365723a61012a02030174030301"},
+		{LinkACLUnset{UUID{1, 15: 2}, ACL{Principal: "User:a", Host: "*", Resource: TopicResource, Pattern: LiteralPattern, Name: "t", Operation: Read, Permission: Allow}}, "28011f0100000000000000000000000000000206557365723a61012a020301740303"},
+		{LinkQuotaSet{UUID{1, 15: 2}, QuotaID{QuotaEntity{User: NamedQuota("a"), ClientID: NamedQuota("")}, ProducerByteRate}, 1.5}, "29013201000000000000000000000000000002010161010000001270726f64756365725f627974655f726174653ff8000000000000"},
+		{LinkQuotaUnset{UUID{1, 15: 2}, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}}, "2a012a01000000000000000000000000000002010161000000001270726f64756365725f627974655f72617465"},
 		{PartitionMirrorSet{Topic: topic, PartitionMirror: PartitionMirror{State: PartitionMirrors}}, "260115010203000000000000000000000000100001000000"},
 	} {
 		seen[c.want.recordTag()] = true
