@@ -59,10 +59,10 @@ func (s *linksRig) ask(q *LinksChange) (refused []*Error) {
 		if e != nil && (d.Records != nil || some != nil) {
 			s.Fatalf("%v is refused, and changes something", q)
 		}
-		if s.apply(d.Records); e != nil || len(q.Topics)+len(q.Partitions) == 0 {
+		if s.apply(d.Records); e != nil || q.countItems() == 0 {
 			return []*Error{e}
 		}
-		if refused = append(refused, some...); len(refused) == len(q.Topics)+len(q.Partitions) {
+		if refused = append(refused, some...); len(refused) == q.countItems() {
 			return refused
 		}
 	}

@@ -74,7 +74,7 @@ func alterQuotas(m *meta.Image, asked []QuotaChange) (records []byte, results []
 				}
 			}
 			if err == nil {
-				records = append(records, own...)
+				records = claimQuotas(append(records, own...), m, entity, asked[i].Ops)
 			}
 		}
 		results[i] = err
