@@ -56,6 +56,7 @@ type Settings struct {
 	Owned   *follow.Owned
 	Tag     uint32 // of the source; 0: it has none
 	policy
+	access
 
 	reach     map[string]string
 	rack      string
@@ -100,7 +101,7 @@ func ParseSettings(list []meta.LinkSetting, secrets []byte) (*Settings, error) {
 			return nil, errors.New("the secrets of the link are damaged")
 		}
 	}
-	for _, read := range []func() error{p.readBrokers, p.readTopics, p.readStart, p.readMap, p.readRates, p.readLogin, p.readTLS} {
+	for _, read := range []func() error{p.readBrokers, p.readTopics, p.readAccess, p.readStart, p.readMap, p.readRates, p.readLogin, p.readTLS} {
 		if err := read(); err != nil {
 			return nil, err
 		}
