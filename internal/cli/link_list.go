@@ -89,6 +89,9 @@ type shownTask struct {
 	State  string    `json:"state"`
 	Reason string    `json:"reason,omitempty"`
 	Last   time.Time `json:"last,omitzero"`
+	// With describe: sentences about what a person ought to know, and the configs that are not as at the source, or were not.
+	Notes       []string                   `json:"notes,omitempty"`
+	Differences []cluster.ConfigDifference `json:"differences,omitempty"`
 }
 
 func showLink(s *cluster.LinkStatus) shownLink {
@@ -104,7 +107,7 @@ func showLink(s *cluster.LinkStatus) shownLink {
 		l.LastContact = &s.LastContact
 	}
 	for _, t := range s.Tasks {
-		l.Tasks = append(l.Tasks, shownTask{t.Task, t.Node, t.State, t.Reason, t.Last})
+		l.Tasks = append(l.Tasks, shownTask{t.Task, t.Node, t.State, t.Reason, t.Last, t.Notes, t.Differences})
 	}
 	return l
 }

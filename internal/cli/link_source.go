@@ -39,6 +39,20 @@ const (
 	trustedKey   = "ssl.truststore.certificates"
 	chainKey     = "ssl.keystore.certificate.chain"
 	algorithmKey = "ssl.endpoint.identification.algorithm"
+
+	principalsKey      = "principals"
+	notPrincipalsKey   = "principals.exclude"
+	mapPrincipalsKey   = "principals.map"
+	aclsKey            = "acls"
+	groupsKey          = "acls.groups"
+	notGroupsKey       = "acls.groups.exclude"
+	transactionsKey    = "acls.transactional.ids"
+	notTransactionsKey = "acls.transactional.ids.exclude"
+	allNamesKey        = "acls.all.names"
+	quotasKey          = "quotas"
+	clientsKey         = "quotas.client.ids"
+	notClientsKey      = "quotas.client.ids.exclude"
+	defaultsKey        = "quotas.defaults"
 )
 
 // loginKeys are the settings that say how a link reaches and logs in at its source. They are replaced together.
@@ -50,7 +64,9 @@ func loginKeys() []string {
 func linkFlagOf(key string) string {
 	return map[string]string{
 		serversKey: "--from", topicsKey: "--topics", excludeKey: "--exclude", prefixKey: "--prefix", renameKey: "--rename", startKey: "--start", mapKey: "--map",
-		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack",
+		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack", aclsKey: "--acls", quotasKey: "--quotas", principalsKey: "--principals", notPrincipalsKey: "--exclude-principals",
+		mapPrincipalsKey: "--map-principal", groupsKey: "--acl-groups", notGroupsKey: "--acl-exclude-groups", transactionsKey: "--acl-transactional-ids",
+		notTransactionsKey: "--acl-exclude-transactional-ids", allNamesKey: "--acl-all-names", clientsKey: "--quota-client-ids", notClientsKey: "--quota-exclude-client-ids", defaultsKey: "--quota-defaults",
 	}[key]
 }
 
@@ -60,6 +76,7 @@ type linkSource struct {
 	prefix, start, rack                  string
 	throttle                             int64
 	acceptsLoss                          bool
+	access                               linkAccess
 
 	clientConfig, user, passwordFile, mechanism, ca string
 	tls, allowsPlainText                            bool
@@ -89,6 +106,7 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f.BoolVar(&s.tls, "source-tls", false, "encrypt, and check the certificates of the source's brokers")
 	f.StringVar(&s.ca, "source-ca", "", "PEM file of the certificates to trust there, in place of those that the nodes' systems trust; implies --source-tls")
 	f.BoolVar(&s.allowsPlainText, "source-allow-plain-text-password", false, "let PLAIN send the password without TLS")
+	s.access.addFlags(a, cmd)
 	for _, name := range sourceLoginFlags()[1:] {
 		cmd.MarkFlagsMutuallyExclusive("source-config", name)
 	}
@@ -147,6 +165,9 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 			return nil, err
 		}
 		w.set[startKey] = at
+	}
+	if err := s.access.readWish(cmd, w); err != nil {
+		return nil, err
 	}
 	return w, w.check()
 }

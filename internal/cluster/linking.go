@@ -197,11 +197,26 @@ type PartitionStatus struct {
 // TaskStatus tells how a task of a link does, which runs on one node for the whole link.
 type TaskStatus struct {
 	Link   meta.UUID `json:"link"`
-	Task   string    `json:"task"` // in a word: topics, configs, positions
+	Task   string    `json:"task"` // in a word: topics, configs, positions, acls, quotas
 	Node   int32     `json:"node"`
 	State  string    `json:"state"` // RUNNING, WAITING (the last round has failed, for Reason, and is tried again), PAUSED
 	Reason string    `json:"reason,omitempty"`
 	Last   time.Time `json:"last,omitzero"` // when its last round was well
+
+	// With LinkDescribe, and its first page alone: all that a person ought to know, each a sentence, and the configs of mirrors that are not as at the source, or were not.
+	Notes       []string           `json:"notes,omitempty"`
+	Differences []ConfigDifference `json:"differences,omitempty"`
+}
+
+// ConfigDifference is a config of a topic that is not as at the source, or was not.
+type ConfigDifference struct {
+	Topic  string    `json:"topic"` // by its name here
+	Key    string    `json:"key"`
+	Source string    `json:"source"` // the value there
+	Here   string    `json:"here"`   // the value here; of one that was put back: what it was
+	Fate   string    `json:"fate"`   // KEPT, or PUT_BACK
+	Why    string    `json:"why,omitempty"`
+	At     time.Time `json:"at"` // when it was seen to be so
 }
 
 // SilentNode is a node that has not answered.
@@ -214,7 +229,7 @@ type SilentNode struct {
 type LinkServer interface {
 	// ListMirrors tells of the partitions that this node leads and that mirror by a link, in any order. It takes no time: it asks nobody.
 	ListMirrors(link meta.UUID) []PartitionStatus
-	// ListTasks tells of the tasks of links that run on this node. It asks nobody.
+	// ListTasks tells of the tasks of links that run on this node, with their notes and differences. It asks nobody.
 	ListTasks() []TaskStatus
 	// ServeLink serves a request of the holder of its data directory, of any verb but LinkList and LinkDescribe: it asks the source, and has the active controller change the
 	// metadata. Requests may be repeated after a lost answer. The name is a legal one, and, but for LinkCreate and a LinkCheck with Settings, there was such a link when the request

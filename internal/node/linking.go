@@ -150,7 +150,11 @@ func (l *linking) ListTasks() (list []cluster.TaskStatus) {
 		return nil
 	}
 	for _, t := range s.Tasks() {
-		list = append(list, cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last})
+		one := cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last, Notes: slices.Clone(t.Notes)}
+		for _, d := range t.Differences {
+			one.Differences = append(one.Differences, cluster.ConfigDifference{Topic: d.Topic, Key: d.Key, Source: d.Source, Here: d.Here, Fate: string(d.Fate), Why: d.Why, At: d.At})
+		}
+		list = append(list, one)
 	}
 	return list
 }
