@@ -28,21 +28,21 @@ type LinkQuota struct {
 	Value  float64      `json:"value,omitempty"` // of AddAccess
 }
 
-// changeAccess decides as many of the ACLs and quotas of a link as fit into one part, each on the image after those before it. It knows who has made them, and takes nothing from others: so who asks
-// need not have seen the newest image.
-func (l Links) changeAccess(q *LinksChange, from int) (d Part, results []*Error, refused *Error) {
-	if l.Image.Links().Find(q.LinkID) == nil {
-		return Part{}, nil, refuse(UnknownLink, "There is no link of the id %s.", q.LinkID)
+// changeAccess decides as many ACLs and quotas of a link, beginning with one of them, as fit into one part, each on the image after those before it. It knows who has made them, and takes nothing from
+// others: so who asks need not have seen the newest image.
+func changeAccess(r *Rules, link meta.UUID, acls []LinkACL, quotas []LinkQuota, from int) (d Part, results []*Error, refused *Error) {
+	if r.Image.Links().Find(link) == nil {
+		return Part{}, nil, refuse(UnknownLink, "There is no link of the id %s.", link)
 	}
-	d = l.newPart()
-	m := l.Image
-	for i := from; i < len(q.ACLs)+len(q.Quotas); i++ {
+	d = r.newPart()
+	m := r.Image
+	for i := from; i < len(acls)+len(quotas); i++ {
 		var records []byte
 		var refused *Error
-		if i < len(q.ACLs) {
-			records, refused = changeLinkACL(m, q.LinkID, &q.ACLs[i])
+		if i < len(acls) {
+			records, refused = changeLinkACL(m, link, &acls[i])
 		} else {
-			records, refused = changeLinkQuota(m, q.LinkID, &q.Quotas[i-len(q.ACLs)])
+			records, refused = changeLinkQuota(m, link, &quotas[i-len(acls)])
 		}
 		after, _, err := meta.Apply(m, records)
 		if err != nil {
@@ -106,16 +106,6 @@ func findOtherMaker(m *meta.Image, link meta.UUID, a meta.ACL) (isShared, isMade
 	return isShared, isMade
 }
 
-// claimACL notes that somebody who is not a link asks for an ACL: no link that has made it removes it any more.
-func claimACL(records []byte, m *meta.Image, a meta.ACL) []byte {
-	for _, l := range m.Links().All() {
-		if isShared, isMade := m.LinkAccess(l.ID).FindACL(a); isMade && !isShared {
-			records = meta.Append(records, meta.LinkACLSet{Link: l.ID, LinkACL: meta.LinkACL{ACL: a, IsShared: true}})
-		}
-	}
-	return records
-}
-
 func changeLinkQuota(m *meta.Image, link meta.UUID, q *LinkQuota) (records []byte, refused *Error) {
 	own := m.LinkAccess(link).Quotas()
 	was, isMade := own[q.Quota]
@@ -158,17 +148,4 @@ func setLinkQuota(m *meta.Image, link meta.UUID, q *LinkQuota) (records []byte, 
 		return nil, refused
 	}
 	return meta.Append(records, meta.LinkQuotaSet{Link: link, QuotaID: q.Quota, Value: q.Value}), nil
-}
-
-// claimQuotas notes that somebody who is not a link sets or removes quotas of an entity: no link that has set one of them changes it any more.
-func claimQuotas(records []byte, m *meta.Image, e meta.QuotaEntity, ops []QuotaOp) []byte {
-	for i := range ops {
-		id := meta.QuotaID{Entity: e, Key: meta.QuotaKey(ops[i].Key)}
-		for _, l := range m.Links().All() {
-			if value, isMade := m.LinkAccess(l.ID).Quotas()[id]; isMade && value != meta.LeftQuota {
-				records = meta.Append(records, meta.LinkQuotaSet{Link: l.ID, QuotaID: id, Value: meta.LeftQuota})
-			}
-		}
-	}
-	return records
 }

@@ -116,7 +116,7 @@ func (l Links) Change(q *LinksChange, from int) (d Part, results []*Error, refus
 		d, results = changeMirrorPartitions(l.Rules, q, from)
 		return d, results, nil
 	case ChangeLinkACLs, ChangeLinkQuotas:
-		return l.changeAccess(q, from)
+		return changeAccess(l.Rules, q.LinkID, q.ACLs, q.Quotas, from)
 	default:
 		d = l.newPart()
 		d.Records, refused = changeLink(l.Image, q)

@@ -74,7 +74,10 @@ func alterQuotas(m *meta.Image, asked []QuotaChange) (records []byte, results []
 				}
 			}
 			if err == nil {
-				records = claimQuotas(append(records, own...), m, entity, asked[i].Ops)
+				records = append(records, own...)
+				for k := range asked[i].Ops {
+					records = claimQuota(records, m, meta.QuotaID{Entity: entity, Key: meta.QuotaKey(asked[i].Ops[k].Key)})
+				}
 			}
 		}
 		results[i] = err

@@ -383,9 +383,9 @@ func (r *reader) readLinkRecord(tag uint64, rec *Record) {
 	case tagLinkACLUnset:
 		*rec = LinkACLUnset{r.readUUID(), r.readACL()}
 	case tagLinkQuotaSet:
-		*rec = LinkQuotaSet{r.readUUID(), r.readQuotaID(), math.Float64frombits(r.readUint64())}
+		*rec = LinkQuotaSet{r.readUUID(), readQuotaID(r), math.Float64frombits(r.readUint64())}
 	case tagLinkQuotaUnset:
-		*rec = LinkQuotaUnset{r.readUUID(), r.readQuotaID()}
+		*rec = LinkQuotaUnset{r.readUUID(), readQuotaID(r)}
 	default:
 		panic(fmt.Sprintf("BUG: record %d has a tag and no reader", tag))
 	}
@@ -437,7 +437,7 @@ func (r *reader) readQuotaEntity() (e QuotaEntity) {
 	return e
 }
 
-func (r *reader) readQuotaID() QuotaID {
+func readQuotaID(r *reader) QuotaID {
 	return QuotaID{Entity: r.readQuotaEntity(), Key: QuotaKey(r.readText())}
 }
 

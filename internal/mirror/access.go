@@ -78,7 +78,7 @@ func (r *round) describeACLs(ctx context.Context) (list []meta.ACL, err error) {
 	return list, err
 }
 
-// aclState is what ACLs are planned by. Those here that other links have made alone are left out: the controller makes them this link's, too, so that they stay when the other source drops them.
+// aclState is what ACLs are planned by. Those here that other links have made are left out: the controller makes them this link's, too, so that they stay when the other source drops them.
 func (r *round) aclState(theirs []meta.ACL) *follow.ACLState {
 	img, own := r.image(), r.s.link.ID
 	s := &follow.ACLState{Source: theirs}
@@ -93,16 +93,16 @@ func (r *round) aclState(theirs []meta.ACL) *follow.ACLState {
 		s.Made = append(s.Made, a)
 	}
 	for a := range img.ACLs().All() {
-		if _, isMade := img.LinkAccess(own).FindACL(a); isMade || !isOfOtherLink(img, own, a) {
+		if _, isMade := img.LinkAccess(own).FindACL(a); isMade || !isOfOtherLink(img, a) {
 			s.Here = append(s.Here, a)
 		}
 	}
 	return s
 }
 
-func isOfOtherLink(img *meta.Image, own meta.UUID, a meta.ACL) bool {
+func isOfOtherLink(img *meta.Image, a meta.ACL) bool {
 	for _, l := range img.Links().All() {
-		if isShared, isMade := img.LinkAccess(l.ID).FindACL(a); l.ID != own && isMade && !isShared {
+		if _, isMade := img.LinkAccess(l.ID).FindACL(a); isMade {
 			return true
 		}
 	}
@@ -163,6 +163,7 @@ func (r *round) changeAccess(ctx context.Context, q *controller.LinksChange, sen
 			failed++
 			continue
 		}
+		r.s.counts.accessChanges.Add(1)
 		r.s.s.cfg.Logger.Info("a link follows the access rules of its source", "link", r.s.link.Name, "step", sentenceOf(i))
 	}
 	return failed, nil

@@ -37,6 +37,8 @@ type session struct {
 	link *meta.Link
 	set  *Settings
 	rate *throttle
+	// counts are the link's, over all of its sessions.
+	counts *linkCounts
 
 	topics queue[want] // partitions whose topics are to be described
 	main   atomic.Pointer[source.Client]
@@ -59,7 +61,7 @@ func openSession(ctx context.Context, l *link, conf *meta.Link) (*session, error
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{s: l.s, link: conf, set: set, rate: &l.rate, topics: makeQueue[want](), bulk: make(chan struct{}, mostBackfills), cancel: cancel, pools: map[int32]*pool{}}
+	s := &session{s: l.s, link: conf, set: set, rate: &l.rate, counts: &l.counts, topics: makeQueue[want](), bulk: make(chan struct{}, mostBackfills), cancel: cancel, pools: map[int32]*pool{}}
 	s.start = func(run func(ctx context.Context)) { s.work.Go(func() { run(ctx) }) }
 	s.start(s.describeTopics)
 	return s, nil
@@ -107,7 +109,7 @@ func (s *session) connect(ctx context.Context) (*source.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Dial = s.s.cfg.Dial
+	c.Dial, c.Dialled = s.s.cfg.Dial, s.counts.countDial
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	client, err := source.New(ctx, c)
@@ -176,6 +178,7 @@ func (s *session) describeTopics(ctx context.Context) {
 
 func (s *session) describe(ctx context.Context, names []string, wants map[string][]*want) {
 	cluster, err := s.askCluster(ctx, names)
+	s.countRequest(ctx, err)
 	found := map[string]*source.Topic{}
 	if err == nil {
 		for i := range cluster.Topics {
@@ -243,6 +246,7 @@ type link struct {
 	rate    throttle
 	newest  atomic.Pointer[meta.Link]
 	changed chan struct{} // of size 1; filled: newest is another one
+	counts  linkCounts
 	cancel  context.CancelFunc
 
 	session atomic.Pointer[session] // nil: the link is paused, or cannot be used

@@ -187,6 +187,7 @@ func (r *round) note(ctx context.Context, task string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
+	r.s.countRequest(ctx, err)
 	st := &TaskStatus{Link: r.s.link.ID, Task: task, State: TaskRunning, Last: time.Now()}
 	st.Notes = slices.Clone(r.warnings)
 	if n := len(st.Notes); n > mostNotes {
@@ -345,6 +346,7 @@ func (r *round) compareConfigs(ctx context.Context) error {
 			kept = append(kept, d)
 		}
 	}
+	r.s.counts.putBack.Add(int64(len(putBack)))
 	r.differences = append(kept, r.t.notePutBack(putBack)...)
 	return nil
 }
