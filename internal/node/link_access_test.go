@@ -168,10 +168,8 @@ func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
 	createACLs(t, there, allowance("User:late", meta.Read, meta.TopicResource, "orders"))
 	setQuota(t, there, "user", "app", in, 5)
 	setQuota(t, there, "client-id", "etl", out, 0)
-	for i := range here.nodes { // also in the middle of a round, if it is to be so
-		here.stop(i)
-	}
 	for i := range here.nodes {
+		here.stop(i)
 		here.start(i, Config{})
 	}
 	here.compareNow()
