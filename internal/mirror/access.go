@@ -19,6 +19,14 @@ const (
 	mostAccess = 100
 )
 
+// AccessChange is an ACL or a quota that a link has made or removed, or that was refused.
+type AccessChange struct {
+	Link    string
+	ACL     *controller.LinkACL   // nil: it is a quota
+	Quota   *controller.LinkQuota // nil: it is an ACL
+	Refused *controller.Error
+}
+
 // compareAccess has the ACLs and quotas here follow those of the source, as far as the link is asked to.
 func (r *round) compareAccess(ctx context.Context) {
 	if r.s.set.acls == nil {
@@ -158,6 +166,7 @@ func (r *round) changeAccess(ctx context.Context, q *controller.LinksChange, sen
 		return 0, err
 	}
 	for i, e := range results {
+		r.record(q, i, e)
 		if e != nil {
 			r.warn("It is refused to %s: %v", lowerFirst(sentenceOf(i)), e)
 			failed++
@@ -167,6 +176,20 @@ func (r *round) changeAccess(ctx context.Context, q *controller.LinksChange, sen
 		r.s.s.cfg.Logger.Info("a link follows the access rules of its source", "link", r.s.link.Name, "step", sentenceOf(i))
 	}
 	return failed, nil
+}
+
+// record tells of a change, unless it is only one of what is known.
+func (r *round) record(q *controller.LinksChange, i int, refused *controller.Error) {
+	c := &AccessChange{Link: r.s.link.Name, Refused: refused}
+	var action controller.AccessAction
+	if i < len(q.ACLs) {
+		c.ACL, action = &q.ACLs[i], q.ACLs[i].Action
+	} else {
+		c.Quota, action = &q.Quotas[i-len(q.ACLs)], q.Quotas[i-len(q.ACLs)].Action
+	}
+	if tell := r.s.s.cfg.Recorded; tell != nil && action != controller.ForgetAccess {
+		tell(c)
+	}
 }
 
 // compareQuotas has quotas here follow those of the source.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/audit"
 	"github.com/leatstream/leat/internal/auth"
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/meta"
@@ -180,6 +182,16 @@ func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
 	createACLs(t, there, app) // again, and what a person has asked for is as it was
 	here.compareNow()
 	here.awaitAccess("what was denied is not", []string{mine, ofApp, late}, map[string]float64{"north-app/ " + in: 1_000_000})
+
+	eventually(t, "the audit log has what the link has done", func() bool {
+		done := map[audit.Type]bool{}
+		for _, line := range readAuditTopic(t, here.client()) {
+			if l, err := audit.ParseLine(line); err == nil && bytes.Contains(line, []byte(`"link":"north"`)) {
+				done[l.Type] = true
+			}
+		}
+		return done[audit.ACLCreated] && done[audit.ACLDeleted] && done[audit.QuotaChanged]
+	})
 
 	here.serveLink(cluster.LinkPause)
 	if _, err := kadm.NewClient(here.client()).DeleteTopic(deadline(t), "north.orders"); err != nil {

@@ -41,6 +41,7 @@ func openLinks(n *Node) {
 			_, is := n.quorum.Leading()
 			return is && n.built.Load()
 		},
+		Recorded: func(c *mirror.AccessChange) { recordAccess(n, c) },
 		Partition: func(id mirror.PartitionID) mirror.Log {
 			t := n.set.TopicByID(id.Topic)
 			if t == nil || t.Partition(id.Number) == nil {
