@@ -45,6 +45,13 @@ const (
 //	map                                    ADVERTISED=REACHABLE, host:port each, with commas between them
 //	throttle.bytes.per.second              how much all nodes together read from the source; unset: as much as they can
 //	accept.loss                            true: losses are noted and left out, and no person is asked; unset: false
+//	acls, quotas                           on: those of the source are here, too; unset: off
+//	acls.all.names, quotas.defaults        true: also those that are for all names, or for all who have none of their own
+//	acls.groups, acls.groups.exclude       lists of patterns for consumer groups of which ACLs are followed; unset: all
+//	acls.transactional.ids, .exclude       lists of patterns for transactional ids of which ACLs are followed; unset: all
+//	quotas.client.ids, .exclude            lists of patterns for client ids of which quotas are followed; unset: all
+//	principals, principals.exclude         lists of patterns for principals of which ACLs and quotas are followed; unset: all
+//	principals.map                         other names for principals here, as mirror/follow reads them
 //	client.rack                            where the nodes are, so that replicas at the source near them are read
 //	security.protocol                      one of Kafka's names; unset: PLAINTEXT
 //	sasl.mechanism, sasl.username          SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, and who logs in

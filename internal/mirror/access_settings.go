@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/leatstream/leat/internal/mirror/follow"
 	"github.com/leatstream/leat/internal/mirror/names"
@@ -32,35 +33,39 @@ type access struct {
 	idle   []string           // keys of settings that are set, and have no effect
 }
 
-// readAccess reads them.
-func (p *settingsParser) readAccess() error {
-	a := &p.s.access
+// readAccess takes them out of a set of settings. here gives topics their names.
+func readAccess(set map[string]string, here *names.Mapping) (a access, err error) {
+	take := func(key string) string {
+		v := strings.TrimSpace(set[key])
+		delete(set, key)
+		return v
+	}
 	isSet := map[string]bool{}
 	for _, key := range []string{
 		keyPrincipals, keyNotPrincipals, keyMapPrincipals, keyGroups, keyNotGroups, keyTransactions, keyNotTransactions, keyAllNames, keyClients, keyNotClients, keyDefaults,
 	} {
-		_, isSet[key] = p.set[key]
+		_, isSet[key] = set[key]
 	}
-	on, err := p.readSwitches()
+	on, err := readSwitches(take)
 	if err != nil {
-		return err
+		return a, err
 	}
 	filters := map[string]*names.Filter{}
 	for key, not := range map[string]string{keyPrincipals: keyNotPrincipals, keyGroups: keyNotGroups, keyTransactions: keyNotTransactions, keyClients: keyNotClients} {
-		include := p.take(key)
+		include := take(key)
 		if include == "" {
 			include = "*"
 		}
-		if filters[key], err = names.ParseFilter(include, p.take(not)); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
+		if filters[key], err = names.ParseFilter(include, take(not)); err != nil {
+			return a, fmt.Errorf("%s: %w", key, err)
 		}
 	}
-	renamed, err := follow.ParsePrincipals(p.take(keyMapPrincipals))
+	renamed, err := follow.ParsePrincipals(take(keyMapPrincipals))
 	if err != nil {
-		return fmt.Errorf("%s: %w", keyMapPrincipals, err)
+		return a, fmt.Errorf("%s: %w", keyMapPrincipals, err)
 	}
 	if on.acls {
-		a.acls = &follow.ACLRules{Principals: filters[keyPrincipals], Groups: filters[keyGroups], TransactionalIDs: filters[keyTransactions], Names: p.s.Names, Renamed: renamed, AllNames: on.allNames}
+		a.acls = &follow.ACLRules{Principals: filters[keyPrincipals], Groups: filters[keyGroups], TransactionalIDs: filters[keyTransactions], Names: here, Renamed: renamed, AllNames: on.allNames}
 	}
 	if on.quotas {
 		a.quotas = &follow.QuotaRules{Principals: filters[keyPrincipals], ClientIDs: filters[keyClients], Renamed: renamed, Defaults: on.defaults}
@@ -73,18 +78,18 @@ func (p *settingsParser) readAccess() error {
 		}
 	}
 	slices.Sort(a.idle)
-	return nil
+	return a, nil
 }
 
 // switches are what is switched on.
 type switches struct{ acls, quotas, allNames, defaults bool }
 
-func (p *settingsParser) readSwitches() (s switches, err error) {
+func readSwitches(take func(key string) string) (s switches, err error) {
 	for _, one := range []struct {
 		key, yes, no string
 		is           *bool
 	}{{keyACLs, "on", "off", &s.acls}, {keyQuotas, "on", "off", &s.quotas}, {keyAllNames, "true", "false", &s.allNames}, {keyDefaults, "true", "false", &s.defaults}} {
-		switch text := p.take(one.key); text {
+		switch text := take(one.key); text {
 		case "", one.no:
 		case one.yes:
 			*one.is = true

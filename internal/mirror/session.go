@@ -178,7 +178,7 @@ func (s *session) describeTopics(ctx context.Context) {
 
 func (s *session) describe(ctx context.Context, names []string, wants map[string][]*want) {
 	cluster, err := s.askCluster(ctx, names)
-	s.countRequest(ctx, err)
+	s.counts.countRequest(ctx, err)
 	found := map[string]*source.Topic{}
 	if err == nil {
 		for i := range cluster.Topics {

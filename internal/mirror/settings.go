@@ -167,6 +167,11 @@ func (p *settingsParser) readTopics() (err error) {
 	return err
 }
 
+func (p *settingsParser) readAccess() (err error) {
+	p.s.access, err = readAccess(p.set, p.s.Names)
+	return err
+}
+
 func (p *settingsParser) readStart() error {
 	switch text := p.take(keyStart); text {
 	case "", "earliest":

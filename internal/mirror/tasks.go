@@ -187,7 +187,7 @@ func (r *round) note(ctx context.Context, task string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	r.s.countRequest(ctx, err)
+	r.s.counts.countRequest(ctx, err)
 	st := &TaskStatus{Link: r.s.link.ID, Task: task, State: TaskRunning, Last: time.Now()}
 	st.Notes = slices.Clone(r.warnings)
 	if n := len(st.Notes); n > mostNotes {
