@@ -137,6 +137,8 @@ func alterLine(name string, list []cluster.LinkDifference) string {
 			hasLogin = true
 		case d.Asked == nil:
 			words = append(words, "--unset", d.Key)
+		case d.Key == allNamesKey || d.Key == defaultsKey:
+			words = append(words, flag+"="+*d.Asked)
 		default:
 			words = append(words, flag, quoteWord(*d.Asked))
 		}
@@ -186,7 +188,7 @@ is for topics that come.`,
 
 // unsettable are the settings that a link need not have.
 func unsettable() []string {
-	return []string{lossKey, rackKey, excludeKey, mapKey, prefixKey, renameKey, startKey, throttleKey}
+	return append([]string{lossKey, rackKey, excludeKey, mapKey, prefixKey, renameKey, startKey, throttleKey}, accessKeys()...)
 }
 
 // findUnset finds the settings that go back to their defaults: those that are named, and all of a login that another one replaces.

@@ -91,9 +91,10 @@ func (v *linkVerbs) describe(ctx context.Context, cmd *cobra.Command, n *linkNod
 		if err != nil {
 			return nil, err
 		}
-		if len(a.Links) == 1 {
-			d.shownLink, d.Silent = showLink(&a.Links[0]), append(d.Silent[:0], a.Silent...)
+		if len(a.Links) == 1 && q.After == nil { // the first page alone has the notes of tasks
+			d.shownLink = showLink(&a.Links[0])
 		}
+		d.Silent = append(d.Silent[:0], a.Silent...)
 		for i := range a.Partitions {
 			d.add(&a.Partitions[i])
 		}
@@ -209,6 +210,7 @@ func (d *describedLink) text() string {
 		b.WriteString("\n" + topics.String())
 	}
 	d.writeTasks(&b)
+	d.writeDifferences(&b)
 	d.writePlaces(&b)
 	return b.String()
 }
@@ -224,12 +226,24 @@ func (d *describedLink) writeTasks(b *strings.Builder) {
 		if !of.Last.IsZero() {
 			last = of.Last.UTC().Format("2006-01-02 15:04:05 MST")
 		}
-		t.addRow(of.Task, of.State, strconv.Itoa(int(of.Node)), last, of.Reason)
+		reason := of.Reason
+		if len(of.Notes) > 0 && of.State != "WAITING" {
+			reason = formatCount(len(of.Notes), "note") + ", below"
+		}
+		t.addRow(of.Task, of.State, strconv.Itoa(int(of.Node)), last, reason)
 	}
 	b.WriteString("\n" + t.String())
 	for i := range d.Tasks {
 		if p := d.Tasks[i].Positions; p != nil {
 			b.WriteString("\n" + d.explainPositions(&d.Tasks[i]))
+		}
+	}
+	for _, of := range d.Tasks {
+		for i, note := range of.Notes {
+			if i == 0 {
+				b.WriteString("\n" + of.Task + ":\n")
+			}
+			b.WriteString("  " + escapeLine(note) + "\n")
 		}
 	}
 }
@@ -272,6 +286,25 @@ func (d *describedLink) explainPositions(t *shownTask) string {
 		_, _ = fmt.Fprintf(&b, "    the source's clock was ahead by up to %s: commits there count as that much older where they are compared with commits here\n", formatDuration(time.Duration(p.Ahead*float64(time.Second))))
 	}
 	return b.String()
+}
+
+// writeDifferences writes which configs are not as at the source, and which were not.
+func (d *describedLink) writeDifferences(b *strings.Builder) {
+	t := columns{head: []string{"TOPIC", "CONFIG", "AT THE SOURCE", "HERE", "WHAT IS DONE"}}
+	n := 0
+	for _, of := range d.Tasks {
+		for _, c := range of.Differences {
+			done := "kept: " + c.Why
+			if c.Fate == "PUT_BACK" {
+				done = "put back as at the source, " + c.At.UTC().Format("2006-01-02 15:04:05 MST")
+			}
+			t.addRow(c.Topic, c.Key, c.Source, c.Here, done)
+			n++
+		}
+	}
+	if n > 0 {
+		b.WriteString("\n" + t.String())
+	}
 }
 
 // writePlaces writes which partitions do not mirror, why, and what to do. Those of a topic that are alike are one line.

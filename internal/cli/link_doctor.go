@@ -157,7 +157,14 @@ func leastGrants(settings map[string]string, principal string, a *cluster.LinkAn
 		}
 		addGroupGrants(settings, add)
 	}
-	add(sourceGrant{Resource: "cluster", Operations: []string{"describe"}, Why: "so that the clocks can be compared; nothing is mirrored less without it"})
+	describe := "so that the clocks can be compared; nothing is mirrored less without it"
+	if settings[aclsKey] == "on" {
+		describe = "so that ACLs can be followed, and the clocks compared; without it no ACL comes here or goes, and topics are mirrored all the same"
+	}
+	add(sourceGrant{Resource: "cluster", Operations: []string{"describe"}, Why: describe})
+	if settings[quotasKey] == "on" {
+		add(sourceGrant{Resource: "cluster", Operations: []string{"describe-configs"}, Why: "so that quotas can be followed; without it no quota comes here or goes, and topics are mirrored all the same"})
+	}
 	return grants, notes
 }
 

@@ -91,6 +91,9 @@ type shownTask struct {
 	Last   time.Time `json:"last,omitzero"`
 	// Positions tells more of the task for positions of consumer groups; null: it is another one.
 	Positions *shownPositions `json:"positions,omitempty"`
+	// With describe: sentences about what a person ought to know, and the configs that are not as at the source, or were not.
+	Notes       []string                   `json:"notes,omitempty"`
+	Differences []cluster.ConfigDifference `json:"differences,omitempty"`
 }
 
 // shownPositions is how positions of consumer groups follow the source in the output.
@@ -127,7 +130,7 @@ func showLink(s *cluster.LinkStatus) shownLink {
 		l.LastContact = &s.LastContact
 	}
 	for _, t := range s.Tasks {
-		l.Tasks = append(l.Tasks, shownTask{t.Task, t.Node, t.State, t.Reason, t.Last, showPositions(t.Positions)})
+		l.Tasks = append(l.Tasks, shownTask{t.Task, t.Node, t.State, t.Reason, t.Last, showPositions(t.Positions), t.Notes, t.Differences})
 	}
 	return l
 }

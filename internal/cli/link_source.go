@@ -42,6 +42,20 @@ const (
 	trustedKey   = "ssl.truststore.certificates"
 	chainKey     = "ssl.keystore.certificate.chain"
 	algorithmKey = "ssl.endpoint.identification.algorithm"
+
+	principalsKey      = "principals"
+	notPrincipalsKey   = "principals.exclude"
+	mapPrincipalsKey   = "principals.map"
+	aclsKey            = "acls"
+	aclGroupsKey       = "acls.groups"
+	aclNotGroupsKey    = "acls.groups.exclude"
+	transactionsKey    = "acls.transactional.ids"
+	notTransactionsKey = "acls.transactional.ids.exclude"
+	allNamesKey        = "acls.all.names"
+	quotasKey          = "quotas"
+	clientsKey         = "quotas.client.ids"
+	notClientsKey      = "quotas.client.ids.exclude"
+	defaultsKey        = "quotas.defaults"
 )
 
 // loginKeys are the settings that say how a link reaches and logs in at its source. They are replaced together.
@@ -54,6 +68,9 @@ func linkFlagOf(key string) string {
 	return map[string]string{
 		serversKey: "--from", topicsKey: "--topics", excludeKey: "--exclude", prefixKey: "--prefix", renameKey: "--rename", startKey: "--start", mapKey: "--map",
 		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack", groupsKey: "--groups", noGroupsKey: "--exclude-groups", positionsKey: "--positions",
+		aclsKey: "--acls", quotasKey: "--quotas", principalsKey: "--principals", notPrincipalsKey: "--exclude-principals",
+		mapPrincipalsKey: "--map-principal", aclGroupsKey: "--acl-groups", aclNotGroupsKey: "--acl-exclude-groups", transactionsKey: "--acl-transactional-ids",
+		notTransactionsKey: "--acl-exclude-transactional-ids", allNamesKey: "--acl-all-names", clientsKey: "--quota-client-ids", notClientsKey: "--quota-exclude-client-ids", defaultsKey: "--quota-defaults",
 	}[key]
 }
 
@@ -64,6 +81,7 @@ type linkSource struct {
 	prefix, start, rack, positions       string
 	throttle                             int64
 	acceptsLoss                          bool
+	access                               linkAccess
 
 	clientConfig, user, passwordFile, mechanism, ca string
 	tls, allowsPlainText                            bool
@@ -96,6 +114,7 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f.BoolVar(&s.tls, "source-tls", false, "encrypt, and check the certificates of the source's brokers")
 	f.StringVar(&s.ca, "source-ca", "", "PEM file of the certificates to trust there, in place of those that the nodes' systems trust; implies --source-tls")
 	f.BoolVar(&s.allowsPlainText, "source-allow-plain-text-password", false, "let PLAIN send the password without TLS")
+	s.access.addFlags(a, cmd)
 	for _, name := range sourceLoginFlags()[1:] {
 		cmd.MarkFlagsMutuallyExclusive("source-config", name)
 	}
@@ -155,6 +174,9 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 			return nil, err
 		}
 		w.set[startKey] = at
+	}
+	if err := s.access.readWish(cmd, w); err != nil {
+		return nil, err
 	}
 	return w, w.check()
 }

@@ -51,6 +51,13 @@ const (
 //	accept.loss                            true: losses are noted and left out, and no person is asked; unset: false
 //	groups, groups.exclude                 lists of patterns for names of consumer groups whose positions are followed; unset: all groups
 //	positions                              on, or off: no positions are followed; unset: on
+//	acls, quotas                           on: those of the source are here, too; unset: off
+//	acls.all.names, quotas.defaults        true: also those that are for all names, or for all who have none of their own
+//	acls.groups, acls.groups.exclude       lists of patterns for consumer groups of which ACLs are followed; unset: all
+//	acls.transactional.ids, .exclude       lists of patterns for transactional ids of which ACLs are followed; unset: all
+//	quotas.client.ids, .exclude            lists of patterns for client ids of which quotas are followed; unset: all
+//	principals, principals.exclude         lists of patterns for principals of which ACLs and quotas are followed; unset: all
+//	principals.map                         other names for principals here, as mirror/follow reads them
 //	client.rack                            where the nodes are, so that replicas at the source near them are read
 //	security.protocol                      one of Kafka's names; unset: PLAINTEXT
 //	sasl.mechanism, sasl.username          SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, and who logs in
@@ -203,13 +210,17 @@ type PartitionStatus struct {
 // TaskStatus tells how a task of a link does, which runs on one node for the whole link.
 type TaskStatus struct {
 	Link   meta.UUID `json:"link"`
-	Task   string    `json:"task"` // in a word: topics, configs, positions
+	Task   string    `json:"task"` // in a word: topics, configs, positions, acls, quotas
 	Node   int32     `json:"node"`
 	State  string    `json:"state"` // RUNNING, WAITING (the last round has failed, for Reason, and is tried again), PAUSED
 	Reason string    `json:"reason,omitempty"`
 	Last   time.Time `json:"last,omitzero"` // when its last round was well; of positions: of when all that the source had then is here
 	// Positions tells more of the task for positions; nil: it is another one.
 	Positions *PositionsStatus `json:"positions,omitempty"`
+
+	// With LinkDescribe, and its first page alone: all that a person ought to know, each a sentence, and the configs of mirrors that are not as at the source, or were not.
+	Notes       []string           `json:"notes,omitempty"`
+	Differences []ConfigDifference `json:"differences,omitempty"`
 }
 
 // PositionsStatus tells how a link has the positions of consumer groups follow those of its source.
@@ -224,6 +235,17 @@ type PositionsStatus struct {
 	Held      map[string]int `json:"held,omitempty"` // how many positions stay as they are here although the source has others, by the reason
 }
 
+// ConfigDifference is a config of a topic that is not as at the source, or was not.
+type ConfigDifference struct {
+	Topic  string    `json:"topic"` // by its name here
+	Key    string    `json:"key"`
+	Source string    `json:"source"` // the value there
+	Here   string    `json:"here"`   // the value here; of one that was put back: what it was
+	Fate   string    `json:"fate"`   // KEPT, or PUT_BACK
+	Why    string    `json:"why,omitempty"`
+	At     time.Time `json:"at"` // when it was seen to be so
+}
+
 // SilentNode is a node that has not answered.
 type SilentNode struct {
 	Node    int32  `json:"node"`
@@ -234,7 +256,7 @@ type SilentNode struct {
 type LinkServer interface {
 	// ListMirrors tells of the partitions that this node leads and that mirror by a link, in any order. It takes no time: it asks nobody.
 	ListMirrors(link meta.UUID) []PartitionStatus
-	// ListTasks tells of the tasks of links that run on this node. It asks nobody.
+	// ListTasks tells of the tasks of links that run on this node, with their notes and differences. It asks nobody.
 	ListTasks() []TaskStatus
 	// ServeLink serves a request of the holder of its data directory, of any verb but LinkList and LinkDescribe: it asks the source, and has the active controller change the
 	// metadata. Requests may be repeated after a lost answer. The name is a legal one, and, but for LinkCreate and a LinkCheck with Settings, there was such a link when the request

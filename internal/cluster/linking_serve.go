@@ -28,8 +28,12 @@ const (
 	// mostLinkSecrets is how many bytes the secrets of a request have together, and mostLinkText how many each name has.
 	mostLinkSecrets = 15 << 10 // sealed, they are not longer than what a link may have
 	mostLinkText    = 249
-	// mostReason is how many bytes the reason of a state has in an answer.
-	mostReason = 300
+	// mostReason is how many bytes the reason of a state has in an answer, and each note of a task. mostNotes is how many notes a task has, mostDifferences how many configs that differ, and mostValue how
+	// many bytes a value of them has.
+	mostReason      = 300
+	mostNotes       = 20
+	mostDifferences = 100
+	mostValue       = 200
 )
 
 func serveLinks(c *Controller) *command[LinkRequest, LinkAnswer] {
@@ -330,7 +334,12 @@ func tellLinks(c *Controller, q *linkQuestion) (a nodeLinks) {
 	if c.cfg.Linking != nil {
 		a.Tasks = c.cfg.Linking.ListTasks()
 		for i := range a.Tasks {
-			a.Tasks[i].Node, a.Tasks[i].Reason = c.cfg.Quorum.cfg.NodeID, cutText(a.Tasks[i].Reason, mostReason)
+			t := &a.Tasks[i]
+			t.Node, t.Reason = c.cfg.Quorum.cfg.NodeID, cutText(t.Reason, mostReason)
+			if t.Link != q.Link || q.After != nil {
+				t.Notes, t.Differences = nil, nil
+			}
+			t.fit(q.Topics)
 		}
 	}
 	if l := m.Links().Find(q.Link); l != nil {
@@ -348,6 +357,24 @@ func tellLinks(c *Controller, q *linkQuestion) (a nodeLinks) {
 		a.Shares = append(a.Shares, share)
 	}
 	return a
+}
+
+// fit cuts off what a task tells too much of, and the configs of other topics than those that are asked for; none: all are.
+func (t *TaskStatus) fit(topics []string) {
+	if n := len(t.Notes); n > mostNotes {
+		t.Notes = append(t.Notes[:mostNotes-1:mostNotes-1], fmt.Sprintf("There are %d more.", n-mostNotes+1))
+	}
+	for i := range t.Notes {
+		t.Notes[i] = cutText(t.Notes[i], mostReason)
+	}
+	var some []ConfigDifference
+	for _, d := range t.Differences {
+		if len(some) < mostDifferences && (len(topics) == 0 || slices.Contains(topics, d.Topic)) {
+			d.Key, d.Source, d.Here, d.Why = cutText(d.Key, mostValue), cutText(d.Source, mostValue), cutText(d.Here, mostValue), cutText(d.Why, mostValue)
+			some = append(some, d)
+		}
+	}
+	t.Differences = some
 }
 
 func showLinks(c *Controller) *command[linkQuestion, nodeLinks] {

@@ -45,7 +45,13 @@ func (r *linkRig) AnswerClaims(question json.RawMessage) (json.RawMessage, error
 	return json.Marshal(fmt.Sprintf("answer to %s", question))
 }
 
-func (r *linkRig) ListTasks() []TaskStatus { return slices.Clone(r.tasks) }
+func (r *linkRig) ListTasks() []TaskStatus {
+	all := slices.Clone(r.tasks)
+	for i := range all {
+		all[i].Notes, all[i].Differences = slices.Clone(all[i].Notes), slices.Clone(all[i].Differences)
+	}
+	return all
+}
 
 func (r *linkRig) ServeLink(_ context.Context, q *LinkRequest) (LinkAnswer, *controller.Error, error) {
 	r.mu.Lock()
@@ -131,7 +137,9 @@ func TestLinksAreDescribedByAllNodes(t *testing.T) {
 			return list
 		}
 	}
-	rigs[1].tasks = []TaskStatus{{Link: l.ID, Task: "topics", State: "RUNNING"}, {Link: meta.UUID{9}, Task: "topics", State: "RUNNING"}}
+	other := TaskStatus{Link: meta.UUID{9}, Task: "topics", State: "RUNNING", Notes: []string{"Not told."}}
+	differences := []ConfigDifference{{Topic: "a", Key: "k", Source: "1", Here: "2", Fate: "KEPT", Why: "w"}, {Topic: "b", Key: "k", Source: "1", Here: "2", Fate: "PUT_BACK", At: contact}}
+	rigs[1].tasks = []TaskStatus{{Link: l.ID, Task: "topics", State: "RUNNING", Notes: []string{"A sentence."}, Differences: differences}, other}
 	ask := administratorOf(t, all[1])
 	serve := func(q *LinkRequest) LinkAnswer {
 		t.Helper()
@@ -159,17 +167,20 @@ func TestLinksAreDescribedByAllNodes(t *testing.T) {
 	}
 	want := LinkStatus{
 		ID: l.ID, Name: "north", Source: l.Source, Settings: l.Settings, Secrets: true, Topics: 2, States: map[string]int{"MIRRORING": 6}, LastContact: contact.Add(2 * time.Second),
-		Lag: Lag{60, 6000, time.Second, 3 * time.Second}, Tasks: []TaskStatus{{Link: l.ID, Task: "topics", Node: 2, State: "RUNNING"}},
+		Lag: Lag{60, 6000, time.Second, 3 * time.Second}, Tasks: []TaskStatus{{Link: l.ID, Task: "topics", Node: 2, State: "RUNNING", Notes: []string{"A sentence."}, Differences: differences}},
 	}
 	if d := cmp.Diff(want, a.Links[0]); d != "" {
 		t.Error(d)
 	}
-	want.Settings = l.Settings[:1]
+	if a := serve(&LinkRequest{Verb: LinkDescribe, Name: "north", Topics: []string{"b"}}); !slices.Equal(a.Links[0].Tasks[0].Differences, differences[1:]) {
+		t.Errorf("%+v", a.Links[0].Tasks)
+	}
+	want.Settings, want.Tasks[0].Notes, want.Tasks[0].Differences = l.Settings[:1], nil, nil
 	if d := cmp.Diff([]LinkStatus{want}, serve(&LinkRequest{Verb: LinkList}).Links); d != "" {
 		t.Error(d)
 	}
-	if a := serve(&LinkRequest{Verb: LinkDescribe, Name: "north", Topics: []string{"b"}, After: &PartitionPlace{"b", 1}}); len(a.Partitions) != 1 || a.Partitions[0].PartitionPlace != (PartitionPlace{"b", 2}) {
-		t.Errorf("%+v", a.Partitions)
+	if a := serve(&LinkRequest{Verb: LinkDescribe, Name: "north", Topics: []string{"b"}, After: &PartitionPlace{"b", 1}}); len(a.Partitions) != 1 || a.Partitions[0].PartitionPlace != (PartitionPlace{"b", 2}) || len(a.Links[0].Tasks[0].Notes) > 0 {
+		t.Errorf("%+v", a)
 	}
 	if _, refused, err := ask.ServeLinks(t.Context(), &LinkRequest{Verb: LinkDescribe, Name: "north", Topics: []string{"c"}}); err != nil || refused == nil || refused.Kind != controller.UnknownTopic {
 		t.Error(refused, err)
@@ -363,7 +374,19 @@ func TestLinkAnswersFit(t *testing.T) {
 	for range mostDescribed {
 		shown.Partitions = append(shown.Partitions, PartitionStatus{PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60}})
 	}
-	fits("a page", LinkAnswer{Partitions: shown.Partitions})
+	told := TaskStatus{Task: "topics", Notes: slices.Repeat([]string{strings.Repeat("x", 2*mostReason)}, 2*mostNotes)}
+	long := strings.Repeat("x", 2*mostValue)
+	told.Differences = slices.Repeat([]ConfigDifference{{Topic: name, Key: long, Source: long, Here: long, Fate: "PUT_BACK", Why: long, At: time.Now()}}, 2*mostDifferences)
+	told.fit(nil)
+	if len(told.Notes) != mostNotes || told.Notes[mostNotes-1] != fmt.Sprintf("There are %d more.", mostNotes+1) || len(told.Differences) != mostDifferences {
+		t.Errorf("%d notes, %d differences", len(told.Notes), len(told.Differences))
+	}
+	tasks := slices.Repeat([]TaskStatus{told}, 4)
+	for i := range tasks[1:] {
+		tasks[i+1].Differences = nil // of one task alone
+	}
+	fits("a page", LinkAnswer{Partitions: shown.Partitions, Links: []LinkStatus{{Tasks: tasks}}})
+	shown.Tasks = tasks
 	for range meta.MaxLinks {
 		shown.Shares = append(shown.Shares, linkShare{States: map[string]int{"MIRRORING": 1, "PAUSED": 1, "GAP": 1, "WAITING": 1, StateUnknown: 1}, LastContact: time.Now()})
 		shown.Tasks = append(shown.Tasks, TaskStatus{Reason: cutText(worst, 100)})

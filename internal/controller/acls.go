@@ -36,14 +36,19 @@ func (c *Controller) CreateACLs(ctx context.Context, acls []meta.ACL) (results [
 func createACLs(m *meta.Image, acls []meta.ACL) (records []byte, results []*Error) {
 	results = make([]*Error, len(acls))
 	old := m.ACLs()
-	made := map[meta.ACL]struct{}{}
+	seen, made := map[meta.ACL]bool{}, 0
 	bytes, roles := old.Bytes(), old.Roles()
 	for i := range acls {
 		a := &acls[i]
 		if results[i] = checkACL(m, a); results[i] != nil {
 			continue
 		}
-		if _, again := made[*a]; again || old.Has(*a) {
+		if seen[*a] {
+			continue
+		}
+		seen[*a] = true
+		if old.Has(*a) {
+			records = claimACL(records, m, *a)
 			continue
 		}
 		if bytes += meta.ACLBytes(a); bytes > maxACLBytes {
@@ -59,10 +64,10 @@ func createACLs(m *meta.Image, acls []meta.ACL) (records []byte, results []*Erro
 			}
 			roles++
 		}
-		made[*a] = struct{}{}
-		records = meta.Append(records, meta.ACLSet{ACL: *a})
+		made++
+		records = meta.Append(claimACL(records, m, *a), meta.ACLSet{ACL: *a})
 	}
-	if len(made) > maxACLsOfCommand {
+	if made > maxACLsOfCommand {
 		for i := range results {
 			results[i] = refuse(PolicyViolation, tooManyToCreate)
 		}

@@ -31,6 +31,10 @@ const (
 	// RestoreMirrors has Topics that clients of this cluster have written mirror those of a cluster that has mirrored them, and was promoted: each partition is cut where the logs part, and mirrors from then on.
 	RestoreMirrors LinksKind = "restore mirrors"
 
+	// ChangeLinkACLs and ChangeLinkQuotas change ACLs and quotas that the link LinkID makes as its source has them.
+	ChangeLinkACLs   LinksKind = "change link ACLs"
+	ChangeLinkQuotas LinksKind = "change link quotas"
+
 	// SetMirrorStates says how far Partitions mirror.
 	SetMirrorStates LinksKind = "set mirror states"
 	// CutMirrors has all replicas of Partitions end their logs at an offset, and raises the leader epochs by one.
@@ -43,10 +47,10 @@ const (
 	FinishPromotions LinksKind = "finish promotions"
 )
 
-// MaxLinkItems is how many topics or partitions one LinksChange may have.
+// MaxLinkItems is how many topics or partitions, ACLs or quotas one LinksChange may have.
 const MaxLinkItems = 1000
 
-// LinksChange asks for a change. It has Topics or Partitions according to its kind, and each of them is changed, or refused, by itself.
+// LinksChange asks for a change. It has Topics, Partitions, ACLs or Quotas according to its kind, and each of them is changed, or refused, by itself.
 type LinksChange struct {
 	Kind       LinksKind         `json:"kind"`
 	Link       *meta.Link        `json:"link,omitempty"` // who asks has drawn its id, so that it is made once however often that is asked for
@@ -55,6 +59,13 @@ type LinksChange struct {
 	Topics     []MirrorTopic     `json:"topics,omitempty"`
 	Partitions []MirrorPartition `json:"partitions,omitempty"`
 	Decided    uint64            `json:"decided,omitempty"` // of DecidePromotions: the DecidedSum that who decides has seen
+	ACLs       []LinkACL         `json:"acls,omitempty"`
+	Quotas     []LinkQuota       `json:"quotas,omitempty"`
+}
+
+// countItems counts what is changed, each by itself.
+func (q *LinksChange) countItems() int {
+	return len(q.Topics) + len(q.Partitions) + len(q.ACLs) + len(q.Quotas)
 }
 
 // LinkChange is what changes of a link. What it does not name stays as it is.
@@ -66,17 +77,17 @@ type LinkChange struct {
 
 // Format prints the kind and how much is changed, and no secret, whatever the verb.
 func (q LinksChange) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "links: %s, %d topics, %d partitions", q.Kind, len(q.Topics), len(q.Partitions))
+	_, _ = fmt.Fprintf(f, "links: %s, %d topics, %d partitions, %d ACLs, %d quotas", q.Kind, len(q.Topics), len(q.Partitions), len(q.ACLs), len(q.Quotas))
 }
 
-// ChangeLinks makes a change. refused says why nothing was changed. Otherwise results are in the order of the topics or partitions of the change, and nil means that one was
+// ChangeLinks makes a change. refused says why nothing was changed. Otherwise results are in the order of the topics, partitions, ACLs or quotas of the change, and nil means that one was
 // changed, or was so already.
 func ChangeLinks(ctx context.Context, c *Controller, q *LinksChange) (results []*Error, refused *Error, err error) {
 	by := ofClients
 	if len(q.Partitions) > 0 { // what leaders ask for: their partitions stand still until then
 		by = ofCluster
 	}
-	err = c.runItems(ctx, by, len(q.Topics)+len(q.Partitions), func(r *Rules, from int) ([]byte, int) {
+	err = c.runItems(ctx, by, q.countItems(), func(r *Rules, from int) ([]byte, int) {
 		d, some, e := Links{Rules: r, NewID: c.cfg.NewID, MaxPartitions: c.cfg.MaxPartitions}.Change(q, from)
 		results, refused = append(results[:from], some...), e
 		return d.Records, from + len(some)
@@ -95,13 +106,13 @@ type Links struct {
 	MaxPartitions int              // that the cluster may have
 }
 
-// Change decides a change of a link, or as many of the topics or partitions, beginning with one of them, as fit into one part.
+// Change decides a change of a link, or as many of the topics, partitions, ACLs or quotas, beginning with one of them, as fit into one part.
 func (l Links) Change(q *LinksChange, from int) (d Part, results []*Error, refused *Error) {
 	if refused := checkLevel(l.Image, meta.LevelLinks, "A link to another cluster"); refused != nil {
 		return Part{}, nil, refused
 	}
-	if items := len(q.Topics) + len(q.Partitions); items > MaxLinkItems {
-		return Part{}, nil, refuse(InvalidRequest, "%d topics and partitions are more than one change of links may have, which is %d.", items, MaxLinkItems)
+	if items := q.countItems(); items > MaxLinkItems {
+		return Part{}, nil, refuse(InvalidRequest, "%d topics, partitions, ACLs and quotas are more than one change of links may have, which is %d.", items, MaxLinkItems)
 	}
 	switch q.Kind {
 	case CreateMirrors, ExtendMirrors, PauseMirrors, ResumeMirrors, PromoteMirrors, RestoreMirrors:
@@ -109,6 +120,8 @@ func (l Links) Change(q *LinksChange, from int) (d Part, results []*Error, refus
 		return d, results, nil
 	case SetMirrorStates, CutMirrors, RaiseEpochs, DecidePromotions, FinishPromotions:
 		return changeMirrorPartitions(l.Rules, q, from)
+	case ChangeLinkACLs, ChangeLinkQuotas:
+		return changeAccess(l.Rules, q.LinkID, q.ACLs, q.Quotas, from)
 	default:
 		d = l.newPart()
 		d.Records, refused = changeLink(l.Image, q)

@@ -59,10 +59,10 @@ func (s *linksRig) ask(q *LinksChange) (refused []*Error) {
 		if e != nil && (d.Records != nil || some != nil) {
 			s.Fatalf("%v is refused, and changes something", q)
 		}
-		if s.apply(d.Records); e != nil || len(q.Topics)+len(q.Partitions) == 0 {
+		if s.apply(d.Records); e != nil || q.countItems() == 0 {
 			return []*Error{e}
 		}
-		if refused = append(refused, some...); len(refused) == len(q.Topics)+len(q.Partitions) {
+		if refused = append(refused, some...); len(refused) == q.countItems() {
 			return refused
 		}
 	}
@@ -298,7 +298,7 @@ func TestMirrorsAreMade(t *testing.T) {
 	} {
 		s.refuses(c.what, mirrorOf(1, "new", 1).with(c.change), c.kind, c.words)
 	}
-	s.refuses("too many items", &LinksChange{Kind: CreateMirrors, Topics: make([]MirrorTopic, MaxLinkItems+1)}, InvalidRequest, "1001 topics and partitions")
+	s.refuses("too many items", &LinksChange{Kind: CreateMirrors, Topics: make([]MirrorTopic, MaxLinkItems+1)}, InvalidRequest, "1001 topics, partitions")
 }
 
 func (s *linksRig) createTopic(name string) CreatedTopic {

@@ -75,6 +75,9 @@ func alterQuotas(m *meta.Image, asked []QuotaChange) (records []byte, results []
 			}
 			if err == nil {
 				records = append(records, own...)
+				for k := range asked[i].Ops {
+					records = claimQuota(records, m, meta.QuotaID{Entity: entity, Key: meta.QuotaKey(asked[i].Ops[k].Key)})
+				}
 			}
 		}
 		results[i] = err

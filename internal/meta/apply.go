@@ -19,6 +19,7 @@ type step struct {
 	topics    map[UUID]*topicCopy            // the step's own copies
 	overrides map[config.Resource]*overrides // the step's own copies
 	grants    map[string]*Grants             // the step's own copies, by principal
+	access    map[UUID]*accessCopy           // the step's own copies, by link
 
 	// copied tells which maps of the image are the step's own copies by now.
 	copied struct {
@@ -157,6 +158,14 @@ func applyLinkRecord(s *step, rec Record) error {
 		return setMirror(s, r)
 	case PartitionMirrorSet:
 		return setPartitionMirror(s, r)
+	case LinkACLSet:
+		return setLinkACL(s, r)
+	case LinkACLUnset:
+		return unsetLinkACL(s, r)
+	case LinkQuotaSet:
+		return setLinkQuota(s, r)
+	case LinkQuotaUnset:
+		return unsetLinkQuota(s, r)
 	}
 	return nil
 }

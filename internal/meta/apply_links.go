@@ -32,7 +32,7 @@ func setLink(s *step, l Link) error {
 	return nil
 }
 
-// removeLink removes a link, and takes it from the topics that it has mirrored and that were promoted.
+// removeLink removes a link, and takes it from the topics that it has mirrored and that were promoted. The ACLs and quotas that it has made stay, and are not its own any more.
 func removeLink(s *step, id UUID) error {
 	if err := s.requireLevel(LevelLinks); err != nil {
 		return err
@@ -58,6 +58,7 @@ func removeLink(s *step, id UUID) error {
 	if s.m.links = (&Links{list: s.m.links.without(id)}); s.m.links.Len() == 0 {
 		s.m.links = nil
 	}
+	dropAccess(s, id)
 	s.delta.noteLink(id, old, nil)
 	return nil
 }

@@ -378,6 +378,14 @@ func (r *reader) readLinkRecord(tag uint64, rec *Record) {
 		*rec = m
 	case tagPartitionMirrorSet:
 		*rec = PartitionMirrorSet{Topic: r.readUUID(), Partition: r.readNonNegative(), PartitionMirror: r.readPartitionMirror()}
+	case tagLinkACLSet:
+		*rec = LinkACLSet{Link: r.readUUID(), LinkACL: LinkACL{r.readACL(), r.readBool()}}
+	case tagLinkACLUnset:
+		*rec = LinkACLUnset{r.readUUID(), r.readACL()}
+	case tagLinkQuotaSet:
+		*rec = LinkQuotaSet{r.readUUID(), readQuotaID(r), math.Float64frombits(r.readUint64())}
+	case tagLinkQuotaUnset:
+		*rec = LinkQuotaUnset{r.readUUID(), readQuotaID(r)}
 	default:
 		panic(fmt.Sprintf("BUG: record %d has a tag and no reader", tag))
 	}
@@ -427,6 +435,10 @@ func (r *reader) readQuotaEntity() (e QuotaEntity) {
 		n.Is, n.Name = r.readBool(), r.readText()
 	}
 	return e
+}
+
+func readQuotaID(r *reader) QuotaID {
+	return QuotaID{Entity: r.readQuotaEntity(), Key: QuotaKey(r.readText())}
 }
 
 func (r *reader) readDelegationToken() DelegationToken {

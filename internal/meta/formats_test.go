@@ -92,6 +92,10 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 			State: PartitionPromoting, IsDecided: true, Decisions: []MirrorDecision{{7000, 4, 5, 100, true, 2}, {Producer: 9, Epoch: 1, MarkerEpoch: 2, First: -1, Outcome: 5}},
 		}}, "26013d01020300000000000000000000000010ac0209000000000000000000000000000000000000000000000000010208b06d080ac801010206120204010005"},
 		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, IsDecided: true}}, "26012d01020300000000000000000000000010ac020a0000000000000000000000000000000000000000000000000100"},
+		{LinkACLSet{UUID{1, 15: 2}, LinkACL{ACL{Principal: "User:a", Host: "*", Resource: TopicResource, Pattern: LiteralPattern, Name: "t", Operation: Read, Permission: Allow}, true}}, "2701200100000000000000000000000000000206557365723a61012a02030174030301"},
+		{LinkACLUnset{UUID{1, 15: 2}, ACL{Principal: "User:a", Host: "*", Resource: TopicResource, Pattern: LiteralPattern, Name: "t", Operation: Read, Permission: Allow}}, "28011f0100000000000000000000000000000206557365723a61012a020301740303"},
+		{LinkQuotaSet{UUID{1, 15: 2}, QuotaID{QuotaEntity{User: NamedQuota("a"), ClientID: NamedQuota("")}, ProducerByteRate}, 1.5}, "29013201000000000000000000000000000002010161010000001270726f64756365725f627974655f726174653ff8000000000000"},
+		{LinkQuotaUnset{UUID{1, 15: 2}, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}}, "2a012a01000000000000000000000000000002010161000000001270726f64756365725f627974655f72617465"},
 		{PartitionMirrorSet{Topic: topic, PartitionMirror: PartitionMirror{State: PartitionMirrors}}, "260115010203000000000000000000000000100001000000"},
 	} {
 		seen[c.want.recordTag()] = true

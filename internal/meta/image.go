@@ -35,9 +35,10 @@ type Image struct {
 	credentials     *Credentials
 	quotas          *Quotas
 	delegations     *DelegationTokens
-	authority       *Authority // nil: none
-	securing        *Securing  // nil: none
-	links           *Links     // nil: none
+	authority       *Authority           // nil: none
+	securing        *Securing            // nil: none
+	links           *Links               // nil: none
+	access          map[UUID]*LinkAccess // what links have made, by their ids; nil: nothing
 
 	serverSettings *serverCache
 	plainSettings  *settingsCache // of topics on which no configs are set
@@ -404,7 +405,7 @@ func Encode(m *Image) []byte {
 	}
 	b = appendNodes(b, m)
 	for _, l := range m.links.All() {
-		b = Append(b, LinkSet{*l})
+		b = appendAccess(Append(b, LinkSet{*l}), l.ID, m.access[l.ID])
 	}
 	topics := slices.SortedFunc(m.Topics(), func(x, y *Topic) int { return bytes.Compare(x.ID[:], y.ID[:]) })
 	for _, t := range topics {

@@ -325,6 +325,10 @@ func TestRecordsRoundTrip(t *testing.T) {
 		LinkSet{Link{ID: id, Name: "l", Source: "c"}},
 		LinkSet{Link{ID: id, Name: "l", Source: "c", Settings: []LinkSetting{{"a", strings.Repeat("x", MaxLinkSettingBytes-1)}}, Secret: make([]byte, maxLinkSecret), Paused: true}},
 		LinkRemoved{id},
+		LinkACLSet{id, LinkACL{acl("User:alice", "orders"), true}},
+		LinkACLUnset{id, acl("User:alice", "orders")},
+		LinkQuotaSet{id, QuotaID{QuotaEntity{User: NamedQuota("a"), ClientID: NamedQuota("")}, ProducerByteRate}, math.MaxFloat64},
+		LinkQuotaUnset{id, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}},
 		MirrorSet{Topic: id},
 		MirrorSet{id, &Mirror{Topic: "t", Path: slices.Repeat([]string{strings.Repeat("c", maxClusterID)}, MaxPath), State: MirrorPromoted}},
 		PartitionMirrorSet{Topic: id, Partition: math.MaxInt32},
@@ -389,6 +393,8 @@ func TestNewerIsRefused(t *testing.T) {
 		}}, 2, 2+1+head)),
 		"a state of a broker":                          grown(BrokerChanged{State: 7})[:6],
 		"a field of a link":                            grown(LinkSet{linkOf(1, "l")}, 2),
+		"a field of an ACL of a link":                  grown(LinkACLSet{linkOf(1, "l").ID, LinkACL{acl("User:a", "t"), true}}, 2),
+		"a field of a quota of a link":                 grown(LinkQuotaSet{linkOf(1, "l").ID, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}, 1}, 2),
 		"a field of a mirror":                          grown(MirrorSet{id, mirrorOf(1)}, 2),
 		"a state of a mirror":                          Append(nil, MirrorSet{id, &Mirror{State: MirrorPromoted + 1}}),
 		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoting, Gap: OffsetRange{1, 2}, IsDecided: true}}, 2),
@@ -583,6 +589,8 @@ func FuzzApply(f *testing.F) {
 	b = Append(nil, ClusterCreated{"here", 1})
 	b = Append(b, LevelSet{LevelLinks})
 	b = Append(b, LinkSet{linkOf(1, "north")})
+	b = Append(b, LinkACLSet{UUID{15: 1}, LinkACL{acl("User:a", "t"), false}})
+	b = Append(b, LinkQuotaSet{UUID{15: 1}, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}, 5})
 	b = Append(b, TopicCreated{ID: id, Name: "t"})
 	b = Append(b, PartitionsSet{Topic: id, Partitions: []Partition{{Replicas: []int32{0}, ISR: []int32{0}}}})
 	b = Append(b, MirrorSet{id, mirrorOf(1)})

@@ -82,8 +82,12 @@ const (
 	tagLinkRemoved        = 36
 	tagMirrorSet          = 37
 	tagPartitionMirrorSet = 38
+	tagLinkACLSet         = 39
+	tagLinkACLUnset       = 40
+	tagLinkQuotaSet       = 41
+	tagLinkQuotaUnset     = 42
 
-	lastTag = tagPartitionMirrorSet
+	lastTag = tagLinkQuotaUnset
 )
 
 // Record is one change of the image: one of the types below.
@@ -712,6 +716,25 @@ func (LinkSet) recordTag() uint64            { return tagLinkSet }
 func (LinkRemoved) recordTag() uint64        { return tagLinkRemoved }
 func (MirrorSet) recordTag() uint64          { return tagMirrorSet }
 func (PartitionMirrorSet) recordTag() uint64 { return tagPartitionMirrorSet }
+func (LinkACLSet) recordTag() uint64         { return tagLinkACLSet }
+func (LinkACLUnset) recordTag() uint64       { return tagLinkACLUnset }
+func (LinkQuotaSet) recordTag() uint64       { return tagLinkQuotaSet }
+func (LinkQuotaUnset) recordTag() uint64     { return tagLinkQuotaUnset }
+
+func (r LinkACLSet) appendBody(b []byte) []byte {
+	return appendBool(r.appendFields(append(b, r.Link[:]...)), r.IsShared)
+}
+
+func (r LinkACLUnset) appendBody(b []byte) []byte { return r.appendFields(append(b, r.Link[:]...)) }
+
+func (r LinkQuotaSet) appendBody(b []byte) []byte {
+	b = appendText(r.Entity.appendFields(append(b, r.Link[:]...)), string(r.Key))
+	return binary.BigEndian.AppendUint64(b, math.Float64bits(r.Value))
+}
+
+func (r LinkQuotaUnset) appendBody(b []byte) []byte {
+	return appendText(r.Entity.appendFields(append(b, r.Link[:]...)), string(r.Key))
+}
 
 func (r LinkSet) appendBody(b []byte) []byte {
 	b = appendText(appendText(append(b, r.ID[:]...), r.Name), r.Source)

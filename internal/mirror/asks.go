@@ -49,6 +49,7 @@ func (p *pool) askAll(session context.Context, wants []want, ask func(ctx contex
 	if c != nil {
 		replies, err = ask(ctx, c, wants)
 	}
+	p.s.counts.countRequest(session, err)
 	for i := range wants {
 		r := &reply{}
 		if err != nil {

@@ -51,6 +51,7 @@ func (r *Report) step(format string, args ...any) {
 // them. The link need have no id and no Source.
 func (s *Service) Check(ctx context.Context, l *meta.Link, secrets []byte) *Report {
 	c := check{s: s, link: l, r: &Report{}}
+	defer func() { s.noteCheck(l, c.r) }()
 	var err error
 	if c.set, err = ParseSettings(l.Settings, secrets); err != nil {
 		c.r.problem("settings", sentence(err), "")
@@ -67,6 +68,7 @@ func (s *Service) Check(ctx context.Context, l *meta.Link, secrets []byte) *Repo
 	}
 	c.checkBrokers(ctx)
 	c.checkTopics(ctx)
+	c.checkAccess(ctx)
 	c.checkClock(ctx)
 	return c.r
 }

@@ -41,6 +41,7 @@ type fakeCluster struct {
 	ahead       time.Duration // of its clock
 	held        chan struct{} // not nil: answers to fetches wait until it is closed
 	groups      fakeSourceGroups
+	fakeAccess
 }
 
 type fakeTopic struct {
@@ -245,7 +246,7 @@ func (c *fakeCluster) answer(broker int32, q kmsg.Request) kmsg.Response {
 	switch q := q.(type) {
 	case *kmsg.ApiVersionsRequest:
 		r := kmsg.NewPtrApiVersionsResponse()
-		for _, k := range [][2]int16{{0, 9}, {1, c.fetchMax}, {2, 7}, {3, 12}, {9, 8}, {10, 4}, {16, 4}, {18, 3}, {23, 4}, {32, 4}, {55, 1}} {
+		for _, k := range [][2]int16{{0, 9}, {1, c.fetchMax}, {2, 7}, {3, 12}, {9, 8}, {10, 4}, {16, 4}, {18, 3}, {23, 4}, {29, 3}, {32, 4}, {48, 1}, {55, 1}} {
 			r.ApiKeys = append(r.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: k[0], MaxVersion: k[1]})
 		}
 		return r
@@ -257,6 +258,10 @@ func (c *fakeCluster) answer(broker int32, q kmsg.Request) kmsg.Response {
 		return c.findEpochs(broker, q)
 	case *kmsg.DescribeConfigsRequest:
 		return c.describeConfigs(q)
+	case *kmsg.DescribeACLsRequest:
+		return c.describeACLs(q)
+	case *kmsg.DescribeClientQuotasRequest:
+		return c.describeQuotas()
 	case *kmsg.DescribeQuorumRequest:
 		return c.describeQuorum()
 	case *kmsg.FindCoordinatorRequest:

@@ -255,7 +255,7 @@ func (p *partition) changeLog(a *progress.Action) {
 
 // appendPiece appends the first batches of an append. The machine asks for the others then. mu is held.
 func (p *partition) appendPiece(a *progress.Action) error {
-	raw, err := cutPiece(a.Raw)
+	raw, records, err := cutPiece(a.Raw)
 	if err != nil {
 		return err
 	}
@@ -267,26 +267,29 @@ func (p *partition) appendPiece(a *progress.Action) error {
 		return err
 	}
 	p.promotion.noteMarkers(p.s, raw)
+	c := &p.at.link.counts
+	c.bytes.Add(int64(len(raw)))
+	c.records.Add(records)
 	if p.isPaced {
 		p.log.OnCommit(p.s.pace.add(int64(len(raw))))
 	}
 	return nil
 }
 
-// cutPiece cuts the first batches off some, of at most pieceBytes, but at least one.
-func cutPiece(batches []byte) ([]byte, error) {
+// cutPiece cuts the first batches off some, of at most pieceBytes, but at least one, and counts their records.
+func cutPiece(batches []byte) (piece []byte, records int64, err error) {
 	n := 0
 	for n < len(batches) {
 		b, _, err := record.Next(batches[n:])
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if n > 0 && n+len(b) > pieceBytes {
 			break
 		}
-		n += len(b)
+		n, records = n+len(b), records+int64(b.Count())
 	}
-	return batches[:n], nil
+	return batches[:n], records, nil
 }
 
 // takePaced is take for an answer of which a part is appended, and the rest by appendMore, as long as that returns true for isMore.
@@ -376,6 +379,9 @@ func (p *partition) answer(a *progress.Action, r *reply) {
 func (p *partition) decided(a *progress.Action, t progress.Trouble) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if o := p.at; o != nil && a.Kind == progress.Cut && t.Kind == progress.NoTrouble {
+		o.link.counts.cuts.Add(1)
+	}
 	p.machine.Decided(p.s.now(), a.ID, t)
 	p.drive()
 }

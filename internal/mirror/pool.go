@@ -122,6 +122,7 @@ func (l *lane) run(ctx context.Context) {
 			return
 		}
 		if err := l.fetch(ctx, wants); err != nil {
+			l.s.counts.countRequest(ctx, err)
 			err = orEnded(ctx, err)
 			for i := range wants {
 				wants[i].p.answer(&wants[i].a, &reply{trouble: lost(err)})

@@ -34,6 +34,8 @@ type Config struct {
 	// AlterConfigs changes configs on the node of the active controller, and IsController tells whether this node is that one: then it runs the tasks of links.
 	AlterConfigs func(ctx context.Context, q []controller.ConfigChanges) ([]*controller.Error, error)
 	IsController func() bool
+	// Recorded is told of each change of an ACL or a quota that was made to follow a source, or refused; nil: nobody is.
+	Recorded func(*AccessChange)
 	// Partition is the log of a partition that this node leads; nil: there is none any more.
 	Partition func(id PartitionID) Log
 	// Transactions are those of such a log.

@@ -37,6 +37,8 @@ type session struct {
 	link *meta.Link
 	set  *Settings
 	rate *throttle
+	// counts are the link's, over all of its sessions.
+	counts *linkCounts
 
 	topics queue[want] // partitions whose topics are to be described
 	main   atomic.Pointer[source.Client]
@@ -60,7 +62,10 @@ func openSession(ctx context.Context, l *link, conf *meta.Link) (*session, error
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{s: l.s, link: conf, set: set, rate: &l.rate, topics: makeQueue[want](), bulk: make(chan struct{}, mostBackfills), cancel: cancel, pools: map[int32]*pool{}, seen: map[string]seenTopic{}}
+	s := &session{
+		s: l.s, link: conf, set: set, rate: &l.rate, counts: &l.counts, topics: makeQueue[want](), bulk: make(chan struct{}, mostBackfills), cancel: cancel, pools: map[int32]*pool{},
+		seen: map[string]seenTopic{},
+	}
 	s.start = func(run func(ctx context.Context)) { s.work.Go(func() { run(ctx) }) }
 	s.start(s.describeTopics)
 	return s, nil
@@ -113,7 +118,7 @@ func (s *session) connectAs(ctx context.Context, rack string) (*source.Client, e
 	if err != nil {
 		return nil, err
 	}
-	c.Dial, c.Rack = s.s.cfg.Dial, rack
+	c.Dial, c.Dialled, c.Rack = s.s.cfg.Dial, s.counts.countDial, rack
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	client, err := source.New(ctx, c)
@@ -182,6 +187,7 @@ func (s *session) describeTopics(ctx context.Context) {
 
 func (s *session) describe(ctx context.Context, names []string, wants map[string][]*want) {
 	cluster, err := s.askCluster(ctx, names)
+	s.counts.countRequest(ctx, err)
 	found := map[string]*source.Topic{}
 	if err == nil {
 		for i := range cluster.Topics {
@@ -249,6 +255,7 @@ type link struct {
 	rate    throttle
 	newest  atomic.Pointer[meta.Link]
 	changed chan struct{} // of size 1; filled: newest is another one
+	counts  linkCounts
 	cancel  context.CancelFunc
 
 	session atomic.Pointer[session] // nil: the link is paused, or cannot be used

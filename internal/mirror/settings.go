@@ -64,6 +64,7 @@ type Settings struct {
 	// Groups are the consumer groups whose positions are followed; nil: none are.
 	Groups *names.Filter
 	policy
+	access
 
 	reach     map[string]string
 	rack      string
@@ -108,7 +109,7 @@ func ParseSettings(list []meta.LinkSetting, secrets []byte) (*Settings, error) {
 			return nil, errors.New("the secrets of the link are damaged")
 		}
 	}
-	for _, read := range []func() error{p.readBrokers, p.readTopics, p.readGroups, p.readStart, p.readMap, p.readRates, p.readLogin, p.readTLS} {
+	for _, read := range []func() error{p.readBrokers, p.readTopics, p.readGroups, p.readAccess, p.readStart, p.readMap, p.readRates, p.readLogin, p.readTLS} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -196,6 +197,11 @@ func (p *settingsParser) readGroups() error {
 		}
 	}
 	return nil
+}
+
+func (p *settingsParser) readAccess() (err error) {
+	p.s.access, err = readAccess(p.set, p.s.Names)
+	return err
 }
 
 func (p *settingsParser) readStart() error {

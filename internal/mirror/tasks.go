@@ -24,8 +24,10 @@ const (
 	configsEvery = 30 * time.Second
 	// mostConfigs is for how many topics one request asks for configs.
 	mostConfigs = 200
-	// mostWarnings is how many warnings a task tells of.
-	mostWarnings = 3
+	// mostWarnings is how many warnings the reason of a task has, mostNotes how many notes a task has, and mostDifferences how many configs that differ, of each fate.
+	mostWarnings    = 3
+	mostNotes       = 50
+	mostDifferences = 100
 )
 
 // TaskState is what a task does.
@@ -41,18 +43,28 @@ const (
 // TaskStatus is how a task of a link does, which runs on the node of the active controller.
 type TaskStatus struct {
 	Link   meta.UUID
-	Task   string // topics, configs, positions
+	Task   string // topics, configs, positions, acls, quotas
 	State  TaskState
 	Reason string    // why it waits, or what a person ought to know
 	Last   time.Time // when a round of it was last well; zero: none was yet. Of positions: of when all that the source had then is here
 	// Positions tells more of the task for positions; nil: it is another one.
 	Positions *PositionsStatus
+	Notes     []string // all that a person ought to know, in sentences, up to mostNotes
+	// Differences are, of the configs, those of mirrors that are not as at the source: those that are kept so, and those that were put back since this node runs the task.
+	Differences []Difference
+}
+
+// Difference is a config of a mirror that is not as at the source, or was not.
+type Difference struct {
+	follow.Difference
+	At time.Time // when it was last seen to be so
 }
 
 // tasks are the tasks of a link.
 type tasks struct {
-	mu     sync.Mutex // guards the field below
-	status []TaskStatus
+	mu      sync.Mutex // guards the fields below
+	status  []TaskStatus
+	putBack []Difference // the last ones, in the order of their times
 }
 
 // The names of the tasks.
@@ -60,16 +72,18 @@ const (
 	topicsTask    = "topics"
 	configsTask   = "configs"
 	positionsTask = "positions"
+	aclsTask      = "acls"
+	quotasTask    = "quotas"
 )
 
 // run does the tasks of a link while this node is that of the active controller, until the session ends.
 func (t *tasks) run(ctx context.Context, s *session) {
 	r := round{s: s, t: t}
-	configsAt := time.Time{}
+	configsAt, accessAt := time.Time{}, time.Time{}
 	for ctx.Err() == nil {
 		if !s.s.cfg.IsController() {
 			t.clear()
-			configsAt = time.Time{}
+			configsAt, accessAt = time.Time{}, time.Time{}
 			sleep(ctx, topicsEvery)
 			continue
 		}
@@ -80,6 +94,10 @@ func (t *tasks) run(ctx context.Context, s *session) {
 		if err == nil && time.Since(configsAt) >= configsEvery {
 			configsAt = time.Now()
 			r.note(ctx, configsTask, r.compareConfigs(ctx))
+		}
+		if err == nil && (r.hasMade || time.Since(accessAt) >= accessEvery) {
+			accessAt, r.hasMade = time.Now(), false
+			r.compareAccess(ctx)
 		}
 		sleep(ctx, pause)
 	}
@@ -102,7 +120,23 @@ func (t *tasks) pause(isPaused bool, err error) {
 func (t *tasks) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.status = nil
+	t.status, t.putBack = nil, nil
+}
+
+// drop takes that a task is not run.
+func (t *tasks) drop(task string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.status = slices.DeleteFunc(t.status, func(st TaskStatus) bool { return st.Task == task })
+}
+
+// notePutBack notes configs that were put back.
+func (t *tasks) notePutBack(list []Difference) []Difference {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.putBack = append(t.putBack, list...)
+	t.putBack = slices.Clone(t.putBack[max(0, len(t.putBack)-mostDifferences):])
+	return t.putBack
 }
 
 // set sets the status of one task.
@@ -114,8 +148,8 @@ func (t *tasks) set(st *TaskStatus) {
 		t.status = append(t.status, *st)
 		return
 	}
-	if st.Last.IsZero() {
-		st.Last = t.status[i].Last
+	if st.Last.IsZero() { // it has failed, and what was known is not outdated by that
+		st.Last, st.Differences = t.status[i].Last, t.status[i].Differences
 	}
 	t.status[i] = *st
 }
@@ -146,6 +180,9 @@ type round struct {
 	warnings []string
 	// made has the configs of mirrors that were as at the source when they were compared last, by topic here, so that a person is told who has changed one.
 	made map[string]map[string]string
+	// hasMade tells that topics were made since ACLs were compared last, and differences are the configs that are not as at the source, of those of which a round has learned.
+	hasMade     bool
+	differences []Difference
 }
 
 // note notes how a task has ended.
@@ -153,7 +190,15 @@ func (r *round) note(ctx context.Context, task string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
+	r.s.counts.countRequest(ctx, err)
 	st := &TaskStatus{Link: r.s.link.ID, Task: task, State: TaskRunning, Last: time.Now()}
+	st.Notes = slices.Clone(r.warnings)
+	if n := len(st.Notes); n > mostNotes {
+		st.Notes = append(st.Notes[:mostNotes], fmt.Sprintf("There are more of them, %d.", n-mostNotes))
+	}
+	if task == configsTask && err == nil {
+		st.Differences = r.differences
+	}
 	if n := len(r.warnings); n > mostWarnings {
 		r.warnings = append(r.warnings[:mostWarnings], fmt.Sprintf("There are more warnings, %d.", n-mostWarnings))
 	}
@@ -206,6 +251,7 @@ func (r *round) compareTopics(ctx context.Context) error {
 	if err := r.change(ctx, controller.ExtendMirrors, grown); err != nil {
 		return err
 	}
+	r.hasMade = r.hasMade || len(made) > 0
 	return r.change(ctx, controller.CreateMirrors, made)
 }
 
@@ -287,6 +333,8 @@ func (r *round) change(ctx context.Context, kind controller.LinksKind, topics []
 // compareConfigs gives topics here the configs that they have from the source.
 func (r *round) compareConfigs(ctx context.Context) error {
 	here := mirroredBy(r.image(), r.s.link.ID)
+	var kept, putBack []Difference
+	r.differences = nil
 	for names := range slices.Chunk(slices.Sorted(maps.Keys(here)), mostConfigs) {
 		found, err := r.describeConfigs(ctx, names)
 		if err != nil {
@@ -296,6 +344,15 @@ func (r *round) compareConfigs(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, d := range r.differences {
+		if d.Fate == follow.PutBack {
+			putBack = append(putBack, d)
+		} else if len(kept) < mostDifferences {
+			kept = append(kept, d)
+		}
+	}
+	r.s.counts.putBack.Add(int64(len(putBack)))
+	r.differences = append(kept, r.t.notePutBack(putBack)...)
 	return nil
 }
 
@@ -313,6 +370,9 @@ func (r *round) alterConfigs(ctx context.Context, found []source.Configs, here m
 		theirs, ours := sourceConfigs(c.Values), localConfigs(r.image(), r.s.s.cfg.Static, t.Name)
 		p := follow.Configs(t.Name, r.s.set.Owned, theirs, ours, r.made[t.Name])
 		r.warnings = append(r.warnings, p.Warnings...)
+		for _, d := range p.Differences {
+			r.differences = append(r.differences, Difference{d, time.Now()})
+		}
 		for k := range p.Steps {
 			changes = append(changes, changesOf(&p.Steps[k]))
 		}

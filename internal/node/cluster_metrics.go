@@ -9,8 +9,9 @@ import (
 	"github.com/leatstream/leat/internal/place"
 )
 
-// clusterMetrics are the metrics of the cluster as this node sees it.
+// clusterMetrics are the metrics of the cluster as this node sees it, and of links to others.
 type clusterMetrics struct {
+	linkMetrics
 	nodes, controller, controllerKnown, voters *prometheus.Desc
 	offline, underReplicated, belowMinISR      *prometheus.Desc
 	leaders, replicas                          *prometheus.Desc
@@ -20,6 +21,7 @@ type clusterMetrics struct {
 
 func newClusterMetrics(desc func(name, help string, labels ...string) *prometheus.Desc) clusterMetrics {
 	return clusterMetrics{
+		linkMetrics:      newLinkMetrics(desc),
 		nodes:            desc("nodes", "Nodes of the cluster, by state: active, leaving (it stops), fenced (not heard from, or not serving yet).", "state"),
 		controller:       desc("controller", "1 on the node that is the active controller."),
 		controllerKnown:  desc("controller_known", "1 if this node knows an active controller; without one the metadata cannot change."),

@@ -42,6 +42,7 @@ func openLinks(n *Node) {
 			_, is := n.quorum.Leading()
 			return is && n.built.Load()
 		},
+		Recorded: func(c *mirror.AccessChange) { recordAccess(n, c) },
 		Partition: func(id mirror.PartitionID) mirror.Log {
 			t := n.set.TopicByID(id.Topic)
 			if t == nil || t.Partition(id.Number) == nil {
@@ -162,7 +163,10 @@ func (l *linking) ListTasks() (list []cluster.TaskStatus) {
 		return nil
 	}
 	for _, t := range s.Tasks() {
-		one := cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last}
+		one := cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last, Notes: slices.Clone(t.Notes)}
+		for _, d := range t.Differences {
+			one.Differences = append(one.Differences, cluster.ConfigDifference{Topic: d.Topic, Key: d.Key, Source: d.Source, Here: d.Here, Fate: string(d.Fate), Why: d.Why, At: d.At})
+		}
 		if p := t.Positions; p != nil {
 			one.Positions = &cluster.PositionsStatus{
 				Mode: string(p.Mode), Why: p.Why, Groups: p.Groups, Positions: p.Positions, Open: p.Open, Loading: p.Loading, Ahead: p.Ahead, Held: p.Held,

@@ -23,10 +23,16 @@ type kafkaSite struct {
 	dirs       []string
 	ports      []string
 	controller string
+	settings   string      // more settings of all brokers, a line each
 	runs       []*exec.Cmd // nil: it does not run
 }
 
 func newKafka(t *testing.T, brokers int) *kafkaSite {
+	t.Helper()
+	return newKafkaWith(t, brokers, "")
+}
+
+func newKafkaWith(t *testing.T, brokers int, settings string) *kafkaSite {
 	t.Helper()
 	home := os.Getenv("KAFKA_HOME")
 	if home == "" {
@@ -40,7 +46,7 @@ func newKafka(t *testing.T, brokers int) *kafkaSite {
 		defer l.Close()
 		return l.Addr().String()
 	}
-	k := &kafkaSite{t: t, home: home, controller: free(), runs: make([]*exec.Cmd, brokers)}
+	k := &kafkaSite{t: t, home: home, controller: free(), settings: settings, runs: make([]*exec.Cmd, brokers)}
 	for range brokers {
 		k.dirs, k.ports = append(k.dirs, t.TempDir()), append(k.ports, free())
 	}
@@ -101,7 +107,7 @@ log.dirs=%[6]s/log
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
-`, roles, i+1, k.controller, k.ports[i], listeners, k.dirs[i])
+`, roles, i+1, k.controller, k.ports[i], listeners, k.dirs[i]) + k.settings
 	path := filepath.Join(k.dirs[i], "server.properties")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		k.t.Fatal(err)

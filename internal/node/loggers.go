@@ -39,6 +39,9 @@ func newLoggers(to slog.Handler, level slog.Level) *loggers {
 
 // loggerOf returns the logger of a part, whose lines have its name.
 func (ls *loggers) loggerOf(name string) *slog.Logger {
+	if ls.levels[name] == nil {
+		panic("BUG: there is no logger " + name)
+	}
 	h := leveled{ls.to, ls.levels[name], ls.levels[rootLogger], ls.limit}
 	return slog.New(h.WithAttrs([]slog.Attr{slog.String("logger", name)}))
 }

@@ -160,6 +160,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	g.collectQuotas(&g.n.quotas, w, out)
 	g.collectAudit(g.n.audit, out)
 	g.collectEncryption(g.n.encryption, g.n.wire.Stats(), out)
+	g.collectLinks(g.n.linking.service.Load(), out)
 	g.collectCompaction(storage.CompactionStats(g.n.store), out)
 	out <- prometheus.MustNewConstMetric(g.clockAhead, now, time.Duration(g.n.clocks.ahead.Load()).Seconds())
 	free, total := g.n.store.DiskSpace()

@@ -36,6 +36,7 @@ const (
 	AddACL    ACLAction = iota + 1
 	RemoveACL           // one that the link has made
 	ForgetACL           // it is gone already, and need not be kept among what the link has made
+	LeaveACL            // one that the link has made stays, and is not the link's any more
 )
 
 // ACLStep does something with an ACL.
@@ -52,6 +53,8 @@ func (s ACLStep) String() string {
 		return "Add " + text + "."
 	case RemoveACL:
 		return "Remove " + text + "."
+	case LeaveACL:
+		return "Leave " + text + ", which is not the link's any more."
 	default:
 		return "Forget " + text + ", which is gone."
 	}
@@ -61,6 +64,7 @@ func (s ACLStep) String() string {
 type aclPlanner struct {
 	Plan[ACLStep]
 	rules    *ACLRules
+	state    *ACLState
 	mirrored []string // at the source, in order
 	wanted   map[meta.ACL]struct{}
 	expanded int
@@ -68,20 +72,46 @@ type aclPlanner struct {
 	wide     []string   // what is left out since it is for all names
 }
 
-// ACLs plans which ACLs are added and removed. source are all of the source; mirrored are the topics of the source that are mirrored, by their names there; here are all ACLs of this cluster, and made those
-// that the link has added. One that somebody has removed here is not added again. A source that has none at all, although the link has made some, removes nothing: its authorizer may be off.
-func ACLs(r *ACLRules, source []meta.ACL, mirrored []string, here, made []meta.ACL) Plan[ACLStep] {
-	p := aclPlanner{rules: r, mirrored: slices.Sorted(slices.Values(mirrored)), wanted: map[meta.ACL]struct{}{}}
-	if len(source) == 0 && len(made) > 0 {
-		p.warn("The source has no ACLs, and the link has made %d here: they stay, in case the source has only switched its authorizer off.", len(made))
+// ACLState is what ACLs are planned by.
+type ACLState struct {
+	Source   []meta.ACL     // all of the source
+	Mirrored []string       // the topics of the source that are mirrored, by their names there
+	Promoted []string       // the topics that were mirrored and are ordinary ones, by their names here: what the link has made for them stays
+	Here     []meta.ACL     // all of this cluster
+	Made     []meta.LinkACL // that the link has added, whether they are still there or not
+}
+
+// ACLs plans which ACLs are added and removed. One that somebody has removed here is not added again, and one that somebody else has asked for, too, is not removed. A source that has none at all,
+// although the link has made some, removes nothing: its authorizer may be off.
+func ACLs(r *ACLRules, s *ACLState) Plan[ACLStep] {
+	p := aclPlanner{rules: r, state: s, mirrored: slices.Sorted(slices.Values(s.Mirrored)), wanted: map[meta.ACL]struct{}{}}
+	if len(s.Source) == 0 && len(s.Made) > 0 {
+		p.warn("The source has no ACLs, and the link has made %d here: they stay, in case the source has only switched its authorizer off.", len(s.Made))
 		return p.Plan
 	}
-	p.chooseAll(source)
-	p.compare(here, made)
+	p.chooseAll(s.Source)
+	p.compare()
 	p.warnOf(p.wide, "is for all of the source, and is not followed, since it would be for all here", "are for all of the source, and are not followed, since they would be for all here")
-	p.warnOfRenames(source)
+	p.warnOfOthers(s.Source)
+	p.warnOfRenames(s.Source)
 	p.warnOfHosts()
 	return p.Plan
+}
+
+// warnOfOthers tells of ACLs of those who are followed that no link follows: those that are about the source itself, and those that this version does not know.
+func (p *aclPlanner) warnOfOthers(source []meta.ACL) {
+	var own, unknown []string
+	for _, a := range slices.SortedFunc(slices.Values(source), compareACLs) {
+		switch {
+		case !p.rules.Principals.Has(a.Principal):
+		case !a.IsComplete():
+			unknown = append(unknown, fmt.Sprintf("An ACL of %s on %.60q (resource type %d, pattern type %d, operation %d, permission %d)", a.Principal, a.Name, a.Resource, a.Pattern, a.Operation, a.Permission))
+		case a.Resource == meta.ClusterResource || a.Resource == meta.DelegationTokenResource || a.Resource == meta.UserResource:
+			own = append(own, auth.FormatACL(&a))
+		}
+	}
+	p.warnOf(own, "is about the source itself, and is not followed: grant it here by hand if it is needed", "are about the source itself, and are not followed: grant here by hand what is needed")
+	p.warnOf(unknown, "is not known to this version, and is not followed", "are not known to this version, and are not followed")
 }
 
 // chooseAll finds the ACLs that are wanted here. What allows comes first, since what denies is followed where it matters for that.
@@ -236,40 +266,51 @@ func (p *aclPlanner) denyPrefixes(deny meta.ACL) {
 }
 
 // compare finds the steps. They never allow more in between than before and after: what denies is added first and removed last.
-func (p *aclPlanner) compare(here, made []meta.ACL) {
-	isHere, isMade := setOf(here), setOf(made)
-	var drift []string
-	add := func(action ACLAction, permission meta.Permission, list []meta.ACL, isDue func(meta.ACL) bool) {
-		for _, a := range list {
-			if (permission == 0 || a.Permission == permission) && isDue(a) {
-				p.Steps = append(p.Steps, ACLStep{action, a})
+func (p *aclPlanner) compare() {
+	isHere, isMade := map[meta.ACL]bool{}, map[meta.ACL]bool{}
+	for _, a := range p.state.Here {
+		isHere[a] = true
+	}
+	var ours []meta.LinkACL
+	for _, a := range slices.SortedFunc(slices.Values(p.state.Made), func(a, b meta.LinkACL) int { return compareACLs(a.ACL, b.ACL) }) {
+		ours, isMade[a.ACL] = append(ours, a), true
+	}
+	wanted := slices.SortedFunc(maps.Keys(p.wanted), compareACLs)
+	addAll := func(permission meta.Permission) {
+		for _, a := range wanted {
+			if a.Permission == permission && !isHere[a] && !isMade[a] {
+				p.Steps = append(p.Steps, ACLStep{AddACL, a})
 			}
 		}
 	}
-	wanted := slices.SortedFunc(maps.Keys(p.wanted), compareACLs)
-	ours := slices.SortedFunc(maps.Keys(isMade), compareACLs)
-	isMissing := func(a meta.ACL) bool { return !has(isHere, a) && !has(isMade, a) }
-	isLeft := func(a meta.ACL) bool { return has(isHere, a) && !has(p.wanted, a) }
-	isGone := func(a meta.ACL) bool { return !has(isHere, a) && !has(p.wanted, a) }
-	add(AddACL, meta.Deny, wanted, isMissing)
-	add(RemoveACL, meta.Allow, ours, isLeft)
-	add(AddACL, meta.Allow, wanted, isMissing)
-	add(RemoveACL, meta.Deny, ours, isLeft)
-	add(ForgetACL, 0, ours, isGone)
-	for _, a := range ours {
-		if has(p.wanted, a) && !has(isHere, a) {
-			drift = append(drift, auth.FormatACL(&a))
+	endAll := func(action ACLAction, isDue func(a *meta.LinkACL) bool) {
+		for i := range ours {
+			if a := &ours[i]; !has(p.wanted, a.ACL) && isDue(a) {
+				p.Steps = append(p.Steps, ACLStep{action, a.ACL})
+			}
+		}
+	}
+	isKept := func(a *meta.LinkACL) bool { return a.IsShared || p.isForPromoted(&a.ACL) }
+	addAll(meta.Deny)
+	endAll(RemoveACL, func(a *meta.LinkACL) bool { return isHere[a.ACL] && !isKept(a) && a.Permission == meta.Allow })
+	addAll(meta.Allow)
+	endAll(RemoveACL, func(a *meta.LinkACL) bool { return isHere[a.ACL] && !isKept(a) && a.Permission == meta.Deny })
+	endAll(LeaveACL, func(a *meta.LinkACL) bool { return isHere[a.ACL] && isKept(a) })
+	endAll(ForgetACL, func(a *meta.LinkACL) bool { return !isHere[a.ACL] })
+	var drift []string
+	for i := range ours {
+		if a := &ours[i]; has(p.wanted, a.ACL) && !isHere[a.ACL] {
+			drift = append(drift, auth.FormatACL(&a.ACL))
 		}
 	}
 	p.warnOf(drift, "was removed here, and the link does not add it again", "were removed here, and the link does not add them again")
 }
 
-func setOf(list []meta.ACL) map[meta.ACL]struct{} {
-	set := make(map[meta.ACL]struct{}, len(list))
-	for _, a := range list {
-		set[a] = struct{}{}
-	}
-	return set
+// isForPromoted tells whether an ACL here is for a topic that was promoted.
+func (p *aclPlanner) isForPromoted(a *meta.ACL) bool {
+	return a.Resource == meta.TopicResource && slices.ContainsFunc(p.state.Promoted, func(topic string) bool {
+		return isAnyName(a) || a.Name == topic || a.Pattern == meta.PrefixedPattern && strings.HasPrefix(topic, a.Name)
+	})
 }
 
 func has[K comparable](set map[K]struct{}, k K) bool {

@@ -45,6 +45,8 @@ func TestACLs(t *testing.T) {
 		rules        follow.ACLRules
 		source       []meta.ACL
 		here, made   []meta.ACL
+		shared       []meta.ACL // that the link has made, and a person has asked for since
+		promoted     []string
 		steps, warns []string
 	}{
 		{
@@ -59,6 +61,36 @@ func TestACLs(t *testing.T) {
 			steps: []string{
 				"Add ALLOW User:app READ on topic orders-* from *.", "Add ALLOW User:app READ on topic web from *.", "Add ALLOW User:app READ on group app-1 from *.",
 				"Add role reader of User:ops on topic web from *.",
+			},
+			warns: []string{"ALLOW User:app ALTER on cluster kafka-cluster from * is about the source itself, and is not followed: grant it here by hand if it is needed."},
+		},
+		{
+			name:  "what this version does not know",
+			rules: follow.ACLRules{Principals: filter("*", "User:root")},
+			source: []meta.ACL{
+				allow("User:app", 16, topic, "web"), deny("User:app", meta.Read, 9, "web"), allow("User:root", 16, topic, "web"),
+				allow("User:app", meta.Describe, meta.DelegationTokenResource, "t"), allow("User:app", meta.Create, meta.ClusterResource, meta.ClusterName),
+			},
+			warns: []string{
+				"ALLOW User:app CREATE on cluster kafka-cluster from *, ALLOW User:app DESCRIBE on delegation_token t from * are about the source itself, and are not followed: grant here by hand what is needed.",
+				`An ACL of User:app on "web" (resource type 2, pattern type 3, operation 16, permission 3), An ACL of User:app on "web" (resource type 9, pattern type 3, operation 3, permission 2) are not known to this version, and are not followed.`,
+			},
+		},
+		{
+			name:   "what a person has asked for, too, and what is for topics that were promoted",
+			rules:  follow.ACLRules{Principals: filter("*", "")},
+			source: []meta.ACL{allow("User:b", meta.Read, topic, "web")},
+			here: []meta.ACL{
+				allow("User:a", meta.Read, topic, "web"), allow("User:a", meta.Read, topic, "pay"), allow("User:a", meta.Read, topic, "pa-*"), deny("User:a", meta.Read, topic, "*"), allow("User:a", meta.Read, group, "pay"),
+				allow("User:b", meta.Read, topic, "web"),
+			},
+			made:     []meta.ACL{allow("User:a", meta.Read, topic, "pay"), allow("User:a", meta.Read, topic, "pa-*"), deny("User:a", meta.Read, topic, "*"), allow("User:a", meta.Read, group, "pay")},
+			shared:   []meta.ACL{allow("User:a", meta.Read, topic, "web"), allow("User:b", meta.Read, topic, "web"), allow("User:z", meta.Read, topic, "web")},
+			promoted: []string{"pay", "pa-1"},
+			steps: []string{
+				"Remove ALLOW User:a READ on group pay from *.", "Leave DENY User:a READ on topic * from *, which is not the link's any more.", "Leave ALLOW User:a READ on topic pa-* from *, which is not the link's any more.",
+				"Leave ALLOW User:a READ on topic pay from *, which is not the link's any more.", "Leave ALLOW User:a READ on topic web from *, which is not the link's any more.",
+				"Forget ALLOW User:z READ on topic web from *, which is gone.",
 			},
 		},
 		{
@@ -143,7 +175,7 @@ func TestACLs(t *testing.T) {
 			},
 		},
 	} {
-		p := follow.ACLs(&c.rules, c.source, mirrored, c.here, c.made)
+		p := follow.ACLs(&c.rules, &follow.ACLState{Source: c.source, Mirrored: mirrored, Promoted: c.promoted, Here: c.here, Made: append(madeOf(c.made, false), madeOf(c.shared, true)...)})
 		if diff := cmp.Diff(append([]string{}, c.steps...), p.Sentences()); diff != "" {
 			t.Errorf("%s: steps: %s", c.name, diff)
 		}
@@ -159,7 +191,7 @@ func TestManyTopics(t *testing.T) {
 	for i := range 10_001 {
 		many = append(many, fmt.Sprint("t", i))
 	}
-	p := follow.ACLs(&follow.ACLRules{Principals: filter("*", "")}, []meta.ACL{allow("User:a", meta.Read, topic, "*"), deny("User:b", meta.Read, topic, "*")}, many, nil, nil)
+	p := follow.ACLs(&follow.ACLRules{Principals: filter("*", "")}, &follow.ACLState{Source: []meta.ACL{allow("User:a", meta.Read, topic, "*"), deny("User:b", meta.Read, topic, "*")}, Mirrored: many})
 	if got := p.Sentences(); !slices.Equal(got, []string{"Add DENY User:b READ on topic * from *."}) || len(p.Warnings) != 1 {
 		t.Error(got, p.Warnings)
 	}
@@ -178,6 +210,14 @@ func isAllowed(list []meta.ACL, principal string, op meta.Operation, resource me
 	return !isDenied && slices.ContainsFunc(list, func(a meta.ACL) bool { return a.Permission == meta.Allow && matches(a) })
 }
 
+// madeOf are ACLs that a link has made.
+func madeOf(list []meta.ACL, isShared bool) (made []meta.LinkACL) {
+	for _, a := range list {
+		made = append(made, meta.LinkACL{ACL: a, IsShared: isShared})
+	}
+	return made
+}
+
 // applyACLs does the steps of a plan, and checks that each one can be done.
 func applyACLs(t *rapid.T, here, made []meta.ACL, steps []follow.ACLStep) (hereThen, madeThen []meta.ACL) {
 	here, made = slices.Clone(here), slices.Clone(made)
@@ -191,7 +231,7 @@ func applyACLs(t *rapid.T, here, made []meta.ACL, steps []follow.ACLStep) (hereT
 			here, made = append(here, s.ACL), append(made, s.ACL)
 		case s.Action == follow.RemoveACL && isHere && isMade:
 			here, made = remove(here, s.ACL), remove(made, s.ACL)
-		case s.Action == follow.ForgetACL && !isHere && isMade:
+		case s.Action == follow.ForgetACL && !isHere && isMade, s.Action == follow.LeaveACL && isHere && isMade:
 			made = remove(made, s.ACL)
 		default:
 			t.Fatalf("%v, here %v, made %v", s, isHere, isMade)
@@ -225,17 +265,22 @@ func TestACLsSettle(t *testing.T) {
 			Names: mapping(rapid.SampledFrom([]string{"", "x."}).Draw(t, "prefix"), rapid.SampledFrom([]string{"", "o-1=p2"}).Draw(t, "renames")), AllNames: rapid.Bool().Draw(t, "all names"),
 		}
 		made := rapid.SliceOfNDistinct(draw, 0, 3, rapid.ID).Draw(t, "made")
-		p := follow.ACLs(r, there, mirrored, local, made)
+		shared := rapid.SliceOfNDistinct(rapid.SampledFrom(append([]meta.ACL{{}}, made...)), 0, 2, rapid.ID).Draw(t, "shared")
+		state := &follow.ACLState{Source: there, Mirrored: mirrored, Promoted: rapid.SampledFrom([][]string{nil, {"o-3"}}).Draw(t, "promoted"), Here: local, Made: madeOf(made, false)}
+		for i := range state.Made {
+			state.Made[i].IsShared = slices.Contains(shared, state.Made[i].ACL)
+		}
+		p := follow.ACLs(r, state)
 		then, madeThen := applyACLs(t, local, made, p.Steps)
 		for _, a := range local {
-			if !slices.Contains(made, a) && !slices.Contains(then, a) {
-				t.Fatalf("%v is gone, and the link has not made it", a)
+			if (!slices.Contains(made, a) || slices.Contains(shared, a)) && !slices.Contains(then, a) {
+				t.Fatalf("%v is gone, and the link has not made it, or not alone", a)
 			}
 		}
-		if again := follow.ACLs(r, there, mirrored, then, madeThen); len(again.Steps) > 0 {
+		if again := follow.ACLs(r, &follow.ACLState{Source: there, Mirrored: mirrored, Here: then, Made: madeOf(madeThen, false)}); len(again.Steps) > 0 {
 			t.Fatalf("then there is more to do: %v", again.Steps)
 		}
-		fresh := follow.ACLs(r, there, mirrored, nil, nil) // the rights by the link alone
+		fresh := follow.ACLs(r, &follow.ACLState{Source: there, Mirrored: mirrored}) // the rights by the link alone
 		for n := range len(fresh.Steps) + 1 {
 			ours, _ := applyACLs(t, nil, nil, fresh.Steps[:n])
 			checkRights(t, r, there, ours, mirrored, n == len(fresh.Steps))

@@ -98,21 +98,54 @@ func (s ConfigStep) String() string {
 	return fmt.Sprintf("Set %s for topic %s.", strings.Join(parts, ", "), s.Topic)
 }
 
+// Fate is what becomes of a config that is not as at the source.
+type Fate string
+
+// The fates.
+const (
+	Kept    Fate = "KEPT"     // it stays as it is here
+	PutBack Fate = "PUT_BACK" // somebody has changed it here, and it is set as at the source again
+)
+
+// Difference is a config of a mirror that is not as at the source, or was not.
+type Difference struct {
+	Topic, Key   string // the topic by its name here
+	Source, Here string // the values; of Here: before it was put back
+	Fate         Fate
+	Why          string // with Kept: a part of a sentence
+}
+
+// ConfigPlan is what is to be done with the configs of a mirror, and in which it differs from its source.
+type ConfigPlan struct {
+	Plan[ConfigStep]
+	Differences []Difference // in the order of the keys
+}
+
+func (p *ConfigPlan) differ(topic, key string, theirs, ours Value, why string) {
+	p.Differences = append(p.Differences, Difference{Topic: topic, Key: key, Source: theirs.Text, Here: ours.Text, Fate: Kept, Why: why})
+}
+
 // Configs plans the configs of a mirror. source and here are all configs of the topic there and here, and made are the values that the link has set, by name, for those that are still set. A config that
 // is owned and that somebody has changed here is set back, and the plan says so.
-func Configs(topic string, o *Owned, source, here map[string]Value, made map[string]string) Plan[ConfigStep] {
-	var p Plan[ConfigStep]
+func Configs(topic string, o *Owned, source, here map[string]Value, made map[string]string) ConfigPlan {
+	var p ConfigPlan
 	step := ConfigStep{Topic: topic, Set: map[string]string{}}
 	for _, key := range slices.Sorted(maps.Keys(source)) {
 		theirs, ours := source[key], here[key]
 		def := config.Find(config.Topic, key)
 		switch {
 		case def == nil:
+			if theirs.IsSet {
+				p.differ(topic, key, theirs, ours, "there is no such config here")
+			}
 			if theirs.IsSet && o.Has(key) {
 				p.warn("Topic %s has %s=%s at the source, a config that there is not here.", topic, key, theirs.Text)
 			}
 			continue
 		case !o.Has(key):
+			if (theirs.IsSet || ours.IsSet) && !isSameValue(def, theirs.Text, ours.Text) {
+				p.differ(topic, key, theirs, ours, whyNotOwned(key))
+			}
 			if theirs.IsSet && !hasName(neverOwned, key) && !isSameValue(def, theirs.Text, ours.Text) {
 				p.warn("Topic %s has %s=%s at the source and %s here: the link does not own it.", topic, key, theirs.Text, ours.Text)
 			}
@@ -120,13 +153,19 @@ func Configs(topic string, o *Owned, source, here map[string]Value, made map[str
 		}
 		if err := config.Validate(config.Topic, key, theirs.Text); err != nil {
 			p.warn("Topic %s has %s=%s at the source, which is not possible here: %v.", topic, key, theirs.Text, err)
+			p.differ(topic, key, theirs, ours, fmt.Sprintf("it is not possible here: %v", err))
 			continue
 		}
-		if key == atLeast && isLess(theirs.Text, ours.Text) || isSameValue(def, theirs.Text, ours.Text) {
+		switch {
+		case isSameValue(def, theirs.Text, ours.Text):
+			continue
+		case key == atLeast && isLess(theirs.Text, ours.Text):
+			p.differ(topic, key, theirs, ours, "it may be larger here")
 			continue
 		}
 		if was, ok := made[key]; ok && (!ours.IsSet || !isSameValue(def, was, ours.Text)) {
 			p.warn("Topic %s had %s changed here from %s to %s: the link owns it, and sets it to %s, as at the source.", topic, key, was, ours.Text, theirs.Text)
+			p.Differences = append(p.Differences, Difference{Topic: topic, Key: key, Source: theirs.Text, Here: ours.Text, Fate: PutBack})
 		}
 		if ours.IsSet && isSameValue(def, theirs.Text, ours.Otherwise) {
 			step.Unset = append(step.Unset, key)
@@ -134,15 +173,22 @@ func Configs(topic string, o *Owned, source, here map[string]Value, made map[str
 			step.Set[key] = theirs.Text
 		}
 	}
-	p.leaveOutConflict(&step, here)
+	p.leaveOutConflict(&step, source, here)
 	if len(step.Set)+len(step.Unset) > 0 {
 		p.Steps = append(p.Steps, step)
 	}
 	return p
 }
 
+func whyNotOwned(key string) string {
+	if hasName(neverOwned, key) {
+		return "it is a matter of the cluster that has the replicas"
+	}
+	return "the link does not own it"
+}
+
 // leaveOutConflict leaves out what would be refused here with what stays: the link may own one of two configs only.
-func (p *Plan[S]) leaveOutConflict(step *ConfigStep, here map[string]Value) {
+func (p *ConfigPlan) leaveOutConflict(step *ConfigStep, source, here map[string]Value) {
 	const least, most = "min.compaction.lag.ms", "max.compaction.lag.ms"
 	after := func(key string) string {
 		if v, ok := step.Set[key]; ok {
@@ -159,9 +205,15 @@ func (p *Plan[S]) leaveOutConflict(step *ConfigStep, here map[string]Value) {
 	}
 	p.warn("Topic %s cannot have %s=%s and %s=%s here, so neither is set.", step.Topic, least, lo, most, hi)
 	for _, key := range []string{least, most} {
+		isOwned := step.Set[key] != "" || slices.Contains(step.Unset, key)
 		delete(step.Set, key)
 		step.Unset = slices.DeleteFunc(step.Unset, func(k string) bool { return k == key })
+		if isOwned {
+			p.Differences = slices.DeleteFunc(p.Differences, func(d Difference) bool { return d.Key == key })
+			p.differ(step.Topic, key, source[key], here[key], fmt.Sprintf("%s=%s and %s=%s are not possible together", least, lo, most, hi))
+		}
 	}
+	slices.SortFunc(p.Differences, func(a, b Difference) int { return strings.Compare(a.Key, b.Key) })
 }
 
 // isLess compares numbers; what is none is not less.

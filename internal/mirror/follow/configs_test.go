@@ -205,3 +205,38 @@ func TestConfigsSettle(t *testing.T) {
 		}
 	})
 }
+
+// TestConfigDifferences proves that each config which is not as at the source is told of, with what becomes of it, and no other one.
+func TestConfigDifferences(t *testing.T) {
+	source := map[string]follow.Value{
+		"retention.ms": set("5", ""), "retention.bytes": set("6", ""), "segment.ms": set("7", ""), "segment.bytes": unset("8"), "min.insync.replicas": set("2", ""), "max.message.bytes": unset("1048588"),
+		"compression.type": set("brotli", ""), "other.config": set("x", ""), "default.there": unset("x"), "min.compaction.lag.ms": set("10", ""), "max.compaction.lag.ms": set("20", ""), "delete.retention.ms": set("3", ""),
+		"index.interval.bytes": unset("9"),
+	}
+	here := map[string]follow.Value{
+		"retention.ms": set("8", "7"), "retention.bytes": unset("-1"), "segment.ms": unset("604800000"), "segment.bytes": unset("1073741824"), "min.insync.replicas": unset("1"), "max.message.bytes": set("9000000", "1048588"),
+		"compression.type": unset("producer"), "min.compaction.lag.ms": unset("0"), "max.compaction.lag.ms": set("5", "9223372036854775807"), "delete.retention.ms": set("3", ""), "index.interval.bytes": set("10", ""),
+	}
+	p := follow.Configs("orders", owned("default,-max.compaction.lag.ms"), source, here, map[string]string{"retention.ms": "5"})
+	got := []string{}
+	for _, d := range p.Differences {
+		if why, _, ok := strings.Cut(d.Why, ": compression"); ok {
+			d.Why = why
+		}
+		got = append(got, strings.TrimSpace(strings.Join([]string{d.Topic, d.Key, d.Source, d.Here, string(d.Fate), strings.Split(d.Why, ":")[0]}, " ")))
+	}
+	want := []string{
+		"orders compression.type brotli producer KEPT it is not possible here",
+		"orders index.interval.bytes 9 10 KEPT the link does not own it",
+		"orders max.compaction.lag.ms 20 5 KEPT the link does not own it",
+		"orders max.message.bytes 1048588 9000000 KEPT it may be larger here",
+		"orders min.compaction.lag.ms 10 0 KEPT min.compaction.lag.ms=10 and max.compaction.lag.ms=5 are not possible together",
+		"orders min.insync.replicas 2 1 KEPT it is a matter of the cluster that has the replicas",
+		"orders other.config x  KEPT there is no such config here",
+		"orders retention.ms 5 8 PUT_BACK",
+		"orders segment.ms 7 604800000 KEPT the link does not own it",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -42,6 +42,8 @@ type Config struct {
 	Reach map[string]string
 	// Dial dials; nil: a net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dialled is told of each connection that was made, or why it was not; nil: nobody is.
+	Dialled func(err error)
 	// MaxVersions caps the versions of requests; nil: those that this package knows.
 	MaxVersions *kversion.Versions
 }
@@ -61,7 +63,11 @@ func New(ctx context.Context, c *Config) (*Client, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(nil), kgo.DisableClientMetrics(),
 		kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialAt(ctx, c, dial, network, address)
+			conn, err := dialAt(ctx, c, dial, network, address)
+			if c.Dialled != nil {
+				c.Dialled(err)
+			}
+			return conn, err
 		}),
 		kgo.RequestTimeoutOverhead(answerTime), kgo.ConnIdleTimeout(idleTime), kgo.BrokerMaxReadBytes(maxAnswer),
 		kgo.MetadataMinAge(metadataTime), kgo.RequestRetries(2), kgo.RetryTimeout(answerTime),
