@@ -524,7 +524,14 @@ func TestMirrorsArePromoted(t *testing.T) {
 	late.Partitions[0].LeaderEpoch--
 	s.refuses("an earlier leader", late, FencedLeaderEpoch, "")
 	s.refuses("an end below 0", finish(0, -1), InvalidRequest, "lineages")
-	s.must(finish(0, 7))
+	first, parting := finish(0, 7), meta.Parting{State: meta.PartitionMirrors, End: 7, SourceEnd: 9, Bytes: 200, ContactMs: 30, AsOfMs: 20, BegunMs: 40}
+	first.Partitions[0].Parting = &meta.Parting{End: -1}
+	s.refuses("a parting that cannot be", first, InvalidRequest, "it parts from its source")
+	first.Partitions[0].Parting = &parting
+	s.must(first)
+	if p := s.topic("t").Partitions[0].Mirror.Parting; p == nil || *p != parting {
+		t.Errorf("%+v", p)
+	}
 	if p := s.topic("t").Partitions[0]; p.IsMirror() || p.LeaderEpoch != 5001 || !slices.Equal(p.Mirror.Lineages, []meta.Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 5001, Start: 7}}) {
 		t.Errorf("%+v, %+v", p, p.Mirror)
 	}

@@ -33,6 +33,8 @@ type MirrorPartition struct {
 	Cut   meta.Cut `json:"cut"`   // of CutMirrors: its number is the next one
 	Epoch int32    `json:"epoch"` // of RaiseEpochs: the leader epoch is not to be below
 	End   int64    `json:"end"`   // of FinishPromotions: the offset at which the log of the leader ends, from which on clients write
+	// Parting is, of FinishPromotions, what the leader knew of the source when the promotion began; nil: nothing.
+	Parting *meta.Parting `json:"parting,omitempty"`
 }
 
 // mirrorDecision decides the partitions of one change.
@@ -226,7 +228,7 @@ func (m *mirrorDecision) finishPromotion(t *meta.Topic, a *MirrorPartition) (rec
 		return nil, refused
 	}
 	next := p.Mirror.WithLineage(meta.Lineage{Cluster: m.Image.ClusterID, Epoch: epoch, Start: a.End})
-	next.State, next.Reason = meta.PartitionPromoted, ""
+	next.State, next.Reason, next.Parting = meta.PartitionPromoted, "", a.Parting
 	if records, refused = a.appendMirror(records, next); refused != nil {
 		return nil, refused
 	}

@@ -108,6 +108,37 @@ type PartitionMirror struct {
 	Lineages []Lineage
 	// Cuts are in the order of their numbers and of their offsets, at most MaxCuts: see WithCut. The last cut stays for ever.
 	Cuts []Cut
+	// Parting is, of a partition that was promoted, what was known of its source then; nil: its leader has told nothing, or it was not promoted.
+	Parting *Parting
+}
+
+// Parting is what the leader of a partition knew of its source when the promotion of the partition began. What is lost by the promotion is told from it. It never changes.
+type Parting struct {
+	State     PartitionMirrorState // what the partition did then; 0: that is not known
+	End       int64                // from where on records of the source are missing here: the end of the log, unless a loss behind it was accepted
+	SourceEnd int64                // the last high watermark of the source that was known; -1: none was
+	Bytes     int64                // about how many bytes the source has from End up to SourceEnd; -1: that is not known
+	// These are times in ms since 1970; 0: not known. ContactMs is when the source last answered, AsOfMs a time at which it had committed nothing that is not here, and BegunMs when the leader learned of the promotion.
+	ContactMs, AsOfMs, BegunMs int64
+}
+
+// Check returns what a parting has that cannot be.
+func (p *Parting) Check() error {
+	if p == nil {
+		return nil
+	}
+	if p.State >= PartitionPromoting || p.End < 0 || p.SourceEnd < -1 || p.Bytes < -1 || p.ContactMs < 0 || p.AsOfMs < 0 || p.BegunMs < 0 {
+		return fmt.Errorf("it parts from its source with %+v", *p)
+	}
+	return nil
+}
+
+// isEqual tells whether two say the same.
+func (p *Parting) isEqual(o *Parting) bool {
+	if p == nil || o == nil {
+		return p == o
+	}
+	return *p == *o
 }
 
 // PartitionMirrorState says what a partition does with the one that it mirrors.
@@ -211,7 +242,8 @@ func (r *PartitionMirror) Equal(o *PartitionMirror) bool {
 	if r == nil || o == nil || r == o {
 		return r == o
 	}
-	return r.State == o.State && r.Reason == o.Reason && r.Gap == o.Gap && r.Begin == o.Begin && r.TombstonesSince == o.TombstonesSince && slices.Equal(r.Lineages, o.Lineages) && slices.Equal(r.Cuts, o.Cuts)
+	return r.State == o.State && r.Reason == o.Reason && r.Gap == o.Gap && r.Begin == o.Begin && r.TombstonesSince == o.TombstonesSince && slices.Equal(r.Lineages, o.Lineages) && slices.Equal(r.Cuts, o.Cuts) &&
+		r.Parting.isEqual(o.Parting)
 }
 
 // fits tells whether a partition can be in its state while its topic is in that of its own.
@@ -250,7 +282,7 @@ func (r *PartitionMirror) Check() error {
 			return fmt.Errorf("cuts %v", r.Cuts)
 		}
 	}
-	return nil
+	return r.Parting.Check()
 }
 
 // PartitionMirrorSet sets how far a partition of a topic mirrors that has a Mirror. One with a new cut stands behind the record that raises the partition's leader epoch,

@@ -171,6 +171,10 @@ func (md *mirrorModel) mirrorPartition(id UUID, mt *mirrorModelTopic, i int) {
 	if md.rnd.IntN(3) == 0 {
 		next.Begin, next.TombstonesSince = MirrorBegin{true, int64(md.rnd.IntN(9)), UUID{15: byte(md.rnd.IntN(3))}}, int64(md.rnd.IntN(3))
 	}
+	next.Parting = nil
+	if next.State == PartitionPromoted && md.rnd.IntN(2) == 0 {
+		next.Parting = &Parting{PartitionMirrors, int64(md.rnd.IntN(9)), int64(md.rnd.IntN(9)), -1, int64(md.rnd.IntN(3)), 0, 1}
+	}
 	p.Mirror = &next
 	md.entry = Append(md.entry, PartitionMirrorSet{id, int32(i), next})
 }
@@ -333,6 +337,13 @@ func TestMirrorsAreRefused(t *testing.T) {
 		of(func(p *PartitionMirror) { p.Lineages[0].Start = -1 }),
 		of(func(p *PartitionMirror) { p.Lineages[0].Start = 7 }),
 		of(func(p *PartitionMirror) { p.Lineages = lineages }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{State: PartitionPromoting} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{End: -1} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{SourceEnd: -2} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{Bytes: -2} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{ContactMs: -1} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{AsOfMs: -1} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{BegunMs: -1} }),
 	)
 	promoting := one.with(func(r *Mirror) { r.State = MirrorPromoting })
 	promoted := one.with(func(r *Mirror) { r.State = MirrorPromoted })

@@ -751,7 +751,7 @@ func (r PartitionMirrorSet) appendBody(b []byte) []byte {
 	for i := range r.Cuts {
 		b = appendSized(b, r.Cuts[i].appendFields)
 	}
-	hasMore := r.Begin != MirrorBegin{} || r.TombstonesSince != 0
+	hasMore := r.Begin != MirrorBegin{} || r.TombstonesSince != 0 || r.Parting != nil
 	if r.Gap != (OffsetRange{}) || hasMore {
 		b = binary.AppendVarint(binary.AppendVarint(b, r.Gap.Start), r.Gap.End)
 	}
@@ -759,7 +759,15 @@ func (r PartitionMirrorSet) appendBody(b []byte) []byte {
 		b = binary.AppendVarint(appendBool(b, r.Begin.IsDecided), r.Begin.Offset)
 		b = binary.AppendVarint(append(b, r.Begin.Topic[:]...), r.TombstonesSince)
 	}
+	if r.Parting != nil {
+		b = appendSized(b, r.Parting.appendFields)
+	}
 	return b
+}
+
+func (p *Parting) appendFields(b []byte) []byte {
+	b = binary.AppendVarint(binary.AppendVarint(binary.AppendUvarint(b, uint64(p.State)), p.End), p.SourceEnd)
+	return binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(b, p.Bytes), p.ContactMs), p.AsOfMs), p.BegunMs)
 }
 
 func (l *Lineage) appendFields(b []byte) []byte {
