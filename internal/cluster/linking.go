@@ -25,6 +25,10 @@ const (
 	LinkResume LinkVerb = "resume"
 	// LinkSkip accepts the losses for which Partitions of the one topic wait; without Partitions, for which any of its partitions does. One that has failed tries again.
 	LinkSkip LinkVerb = "skip"
+	// LinkPromote begins the promotion of Topics; without any, of all topics of the link: they follow the source no more, and become ordinary ones. If some partition lacks anything that the
+	// source has, or the source does not answer, that is a problem, and nothing is changed. LinkFailover does the same for a source that is gone: that it answers is a problem, unless there is Force.
+	LinkPromote  LinkVerb = "promote"
+	LinkFailover LinkVerb = "failover"
 	// LinkCheck validates a link that is there, by Name, or one that is not, by Settings and Secrets.
 	LinkCheck LinkVerb = "check"
 
@@ -66,7 +70,7 @@ type LinkRequest struct {
 	Topics     []string    `json:"topics,omitempty"`     // by their names here
 	Partitions []int32     `json:"partitions,omitempty"` // of LinkSkip
 	DryRun     bool        `json:"dryRun,omitempty"`     // validate and say what would be done, and change nothing
-	Force      bool        `json:"force,omitempty"`      // of LinkCreate and LinkAlter: whatever problems there are
+	Force      bool        `json:"force,omitempty"`      // of LinkCreate, LinkAlter and LinkFailover: whatever problems there are
 	// Within is for how long a node may validate, in ns. What has not answered by then is a problem.
 	Within time.Duration `json:"within,omitempty"`
 	// After is, of LinkDescribe, the partition after which the list goes on; nil: from the first one on.
@@ -192,6 +196,8 @@ type PartitionStatus struct {
 	Lag         Lag           `json:"lag"`
 	LastContact time.Time     `json:"lastContact,omitzero"` // with the source, about this partition
 	RetryIn     time.Duration `json:"retryIn,omitempty"`    // with WAITING, in ns
+	// Parting is what was known of the source when the partition was promoted; nil: it was not.
+	Parting *PartingStatus `json:"parting,omitempty"`
 }
 
 // TaskStatus tells how a task of a link does, which runs on one node for the whole link.

@@ -79,6 +79,9 @@ func describeLinkChange(q *LinkRequest) string {
 	for _, p := range q.Partitions {
 		words = append(words, strconv.Itoa(int(p)))
 	}
+	if q.Verb == LinkFailover && q.Force {
+		words = append(words, "by force")
+	}
 	return strings.Join(words, " ")
 }
 
@@ -92,7 +95,7 @@ func tellLinkChange(a *LinkAnswer) (changed bool, whyNot error) {
 
 // checkLinkRequest refuses a request that cannot be served whatever the cluster is like.
 func checkLinkRequest(q *LinkRequest) *controller.Error {
-	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkCheck, LinkList, LinkDescribe}
+	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkPromote, LinkFailover, LinkCheck, LinkList, LinkDescribe}
 	size, secrets := 0, 0
 	for _, s := range q.Settings {
 		size += len(s.Key) + len(s.Value)
@@ -242,7 +245,12 @@ func stateByMeta(l *meta.Link, t *meta.Topic, r *meta.PartitionMirror) string {
 	case l.Paused || t.Mirror.State == meta.MirrorPaused:
 		return "PAUSED"
 	}
-	switch r.State { //nolint:exhaustive // the others are above, or are not known to stand still
+	return haltedState(r.State)
+}
+
+// haltedState names the state of a partition that stands still; StateUnknown: it is not known to.
+func haltedState(s meta.PartitionMirrorState) string {
+	switch s { //nolint:exhaustive // the others do not stand still
 	case meta.PartitionGap:
 		return "GAP"
 	case meta.PartitionTombstonesLost:
@@ -493,6 +501,7 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 			a.Partitions[i] = *p
 		}
 	}
+	addPartings(m, topics, a.Partitions)
 	a.Silent, a.Links = all.silent, []LinkStatus{all.sumUp(m, l)}
 	return a, nil, nil
 }

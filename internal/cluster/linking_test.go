@@ -251,7 +251,7 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 		q    LinkRequest
 		says string
 	}{
-		"an unknown verb":        {LinkRequest{Verb: "promote", Name: "north"}, `does not know "promote"`},
+		"an unknown verb":        {LinkRequest{Verb: "restore", Name: "north"}, `does not know "restore"`},
 		"no name":                {LinkRequest{Verb: LinkDelete}, `cannot have the name ""`},
 		"a name":                 {LinkRequest{Verb: LinkCreate, Name: "a b"}, `cannot have the name "a b"`},
 		"another cluster":        {LinkRequest{Verb: LinkPause, Name: "south"}, `no link "south" in this cluster, which is AAAAAAAAAAAAAAAAAAAAAA`},
@@ -295,6 +295,9 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 		{Verb: LinkCheck, Name: "north"},
 		{Verb: LinkSkip, Name: "north", Topics: []string{"a"}, Partitions: []int32{0, 7}},
 		{Verb: LinkPause, Name: "north"}, // it is paused
+		{Verb: LinkPromote, Name: "north", Topics: []string{"a"}},
+		{Verb: LinkFailover, Name: "north", Force: true},
+		{Verb: LinkFailover, Name: "north", DryRun: true},
 		{Verb: LinkAlter, Name: "north"},
 		{Verb: LinkDelete, Name: "north"},
 	} {
@@ -310,7 +313,7 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 	for _, g := range given {
 		about = append(about, fmt.Sprintf("%s %d %v %v", g.About, g.From, g.Refused, g.Err))
 	}
-	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
+	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "promote north a 1 <nil> <nil>", "failover north by force 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
 	if !slices.Equal(about, want) {
 		t.Errorf("%q", about)
 	}
@@ -335,7 +338,9 @@ func TestLinkAnswersFit(t *testing.T) {
 	name, worst := strings.Repeat("x", mostLinkText), strings.Repeat("\x01", mostReason+3) // JSON needs six bytes for one
 	var shown nodeLinks
 	for range mostDescribed {
-		shown.Partitions = append(shown.Partitions, PartitionStatus{PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60}})
+		shown.Partitions = append(shown.Partitions, PartitionStatus{PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60},
+			Parting: &PartingStatus{"SOURCE_RECREATED", 1 << 60, 1 << 60, 1 << 60, 1 << 60, 1 << 60, time.Now(), time.Now(), time.Now()},
+		})
 	}
 	fits("a page", LinkAnswer{Partitions: shown.Partitions})
 	for range meta.MaxLinks {
@@ -396,4 +401,61 @@ func FuzzLinkRequest(f *testing.F) {
 			t.Errorf("%+v becomes %+v: %v", q, same, err)
 		}
 	})
+}
+
+// TestPartingsAreDescribed proves that any node tells of each partition that was promoted what was known of its source then, and what was not known as that.
+func TestPartingsAreDescribed(t *testing.T) {
+	all, _ := startLinked(t, 2)
+	l := north()
+	makeMirrors(t, all[0], l, 3, "a")
+	topic := all[0].meta.image.Load().Topic("a")
+	change := func(q *controller.LinksChange) {
+		t.Helper()
+		results, refused, err := ChangeLinks(t.Context(), all[0].ctl, q)
+		if refused != nil || err != nil || slices.ContainsFunc(results, func(e *controller.Error) bool { return e != nil }) {
+			t.Fatal(results, refused, err)
+		}
+	}
+	change(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: topic.ID}}})
+	finish := &controller.LinksChange{Kind: controller.FinishPromotions}
+	for i, p := range []*meta.Parting{
+		{State: meta.PartitionGap, End: 90, SourceEnd: 100, Bytes: 1000, ContactMs: 3000, AsOfMs: 2000, BegunMs: 4000},
+		{SourceEnd: -1, Bytes: -1, End: 5},
+	} {
+		finish.Partitions = append(finish.Partitions, controller.MirrorPartition{Topic: topic.ID, Number: int32(i), LeaderEpoch: topic.Partitions[i].LeaderEpoch, End: int64(i) + 92, Parting: p})
+	}
+	change(finish)
+	first := all[0].meta.image.Load().Topic("a").Partitions
+	eventually(t, "the promotions are known", func() bool {
+		m := all[1].meta.image.Load()
+		return m.Topic("a") != nil && m.Topic("a").Partitions[0].Mirror.Equal(first[0].Mirror) && m.Topic("a").Partitions[1].Mirror.Equal(first[1].Mirror)
+	})
+	want := []*PartingStatus{
+		{State: "GAP", End: 90, Start: 92, SourceEnd: 100, Records: 10, Bytes: 1000, Contact: time.UnixMilli(3000).UTC(), AsOf: time.UnixMilli(2000).UTC(), Begun: time.UnixMilli(4000).UTC()},
+		{State: StateUnknown, End: 5, Start: 93, SourceEnd: -1, Records: -1, Bytes: -1},
+		nil, // it is being promoted
+	}
+	for _, m := range all {
+		a, refused, err := administratorOf(t, m).ServeLinks(t.Context(), &LinkRequest{Verb: LinkDescribe, Name: "north"})
+		if refused != nil || err != nil || len(a.Partitions) != 3 {
+			t.Fatal(a, refused, err)
+		}
+		for i, p := range a.Partitions {
+			if d := cmp.Diff(want[i], p.Parting); d != "" {
+				t.Errorf("node %d, partition %d: %s", m.id, i, d)
+			}
+		}
+		if states := a.Links[0].States; states["PROMOTED"] != 2 || states["PROMOTING"] != 1 {
+			t.Error(states)
+		}
+	}
+	last := topic.Partitions[2]
+	change(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{{Topic: topic.ID, Number: 2, LeaderEpoch: last.LeaderEpoch, End: 7}}})
+	list, silent, err := DescribeMirrors(t.Context(), all[0].ctl, l, []string{"a"})
+	if err != nil || len(silent) > 0 || len(list) != 3 {
+		t.Fatal(list, silent, err)
+	}
+	if d := cmp.Diff(&PartingStatus{State: StateUnknown, End: 7, Start: 7, SourceEnd: -1, Records: -1, Bytes: -1}, list[2].Parting); d != "" {
+		t.Errorf("its leader has told nothing: %s", d)
+	}
 }
