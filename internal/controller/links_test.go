@@ -219,7 +219,7 @@ func TestLinkIsKeptWhileItIsUsed(t *testing.T) {
 	remove := &LinksChange{Kind: RemoveLink, LinkID: meta.UUID{15: 1}}
 	s.refuses("two mirrors", remove, PolicyViolation, `2 topics mirror by the link "north", the first of them is a`)
 	s.deleteTopic("b")
-	s.refuses("one mirror", remove, PolicyViolation, `The topic a mirrors by the link "north": promote it or delete it first`)
+	s.refuses("one mirror", remove, PolicyViolation, `The topic a mirrors by the link "north": promote it first ("leat link promote"`)
 	s.must(s.of(PromoteMirrors, "a"))
 	s.refuses("a mirror that is being promoted", remove, PolicyViolation, "The topic a mirrors")
 	s.must(s.at(FinishPromotions, "a", 0, func(a *MirrorPartition) { a.End = 7 }))
