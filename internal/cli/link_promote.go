@@ -39,7 +39,6 @@ type promotion struct {
 	Partitions []shownParting     `json:"partitions"` // those that are promoted
 
 	isRiskShown bool // Before was shown already
-
 }
 
 func (v *linkVerbs) newPromote() *cobra.Command {
@@ -65,7 +64,7 @@ that it is done. If the source is gone: leat link failover.`,
 		},
 	}
 	cmd.Flags().DurationVar(&p.wait, "wait", 0, "wait so long for all that the source has to be here")
-	v.addPromoteFlags(cmd, &p)
+	p.addFlags(cmd)
 	return v.add(cmd)
 }
 
@@ -92,11 +91,11 @@ under way, or says that it is done.`,
 		},
 	}
 	cmd.Flags().BoolVar(&p.force, "force", false, "do it also if the source answers")
-	v.addPromoteFlags(cmd, &p)
+	p.addFlags(cmd)
 	return v.add(cmd)
 }
 
-func (v *linkVerbs) addPromoteFlags(cmd *cobra.Command, p *promoting) {
+func (p *promoting) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&p.dryRun, "dry-run", false, "only show what is missing here, and whether it would be done")
 	cmd.Flags().BoolVar(&p.yes, "yes", false, "do not ask on the terminal: for programs")
 }
@@ -219,7 +218,8 @@ func (v *linkVerbs) showUnbegun(p *promoting, r *promotion) error {
 	if err := v.show(r, r.text); err != nil || len(r.Problems) == 0 {
 		return err
 	}
-	of, again := strings.Join(append([]string{quoteWord(p.link)}, quoteWords(p.topics)...), " "), ""
+	of := strings.Join(append([]string{quoteWord(p.link)}, quoteWords(p.topics)...), " ")
+	var again string
 	switch {
 	case p.verb == cluster.LinkFailover:
 		again = fmt.Sprintf("\"leat link promote %s\" promotes when nothing is missing here, and --force whatever is; there is no planned switchover yet, which would stop what writes at the source", of)

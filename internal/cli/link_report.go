@@ -15,13 +15,13 @@ import (
 type shownParting struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
-	Source    string `json:"source"`              // the topic's name there
-	Was       string `json:"was"`                 // its state until the promotion
-	MirrorEnd *int64 `json:"mirrorEnd"`           // from where on records of the source are missing here
-	SourceEnd *int64 `json:"sourceEnd"`           // the last end of the source that was known
-	Start     *int64 `json:"writtenHereFrom"`     // from where on the records are of clients here
-	Records   *int64 `json:"lostRecords"`         // between MirrorEnd and SourceEnd: at least, for the source may have gone on after the last contact
-	Bytes     *int64 `json:"lostBytes"`           // about
+	Source    string `json:"source"`          // the topic's name there
+	Was       string `json:"was"`             // its state until the promotion
+	MirrorEnd *int64 `json:"mirrorEnd"`       // from where on records of the source are missing here
+	SourceEnd *int64 `json:"sourceEnd"`       // the last end of the source that was known
+	Start     *int64 `json:"writtenHereFrom"` // from where on the records are of clients here
+	Records   *int64 `json:"lostRecords"`     // between MirrorEnd and SourceEnd: at least, for the source may have gone on after the last contact
+	Bytes     *int64 `json:"lostBytes"`       // about
 	// Seconds is for how long, at most, the source had written what is not here.
 	Seconds     *float64   `json:"lostSeconds"`
 	LastContact *time.Time `json:"lastContact"`

@@ -200,6 +200,20 @@ type PartitionStatus struct {
 	Parting *PartingStatus `json:"parting,omitempty"`
 }
 
+// PartingStatus tells, of a partition that was promoted, what was known of its source when that began.
+type PartingStatus struct {
+	State     string `json:"state"`     // what the partition did until then, as in PartitionStatus.State; StateUnknown
+	End       int64  `json:"end"`       // from where on records of the source are missing here; -1: not known
+	Start     int64  `json:"start"`     // from where on clients write here; -1: not known
+	SourceEnd int64  `json:"sourceEnd"` // the last high watermark of the source that was known; -1: none was
+	Records   int64  `json:"records"`   // how many offsets lie between End and SourceEnd; -1: not known
+	Bytes     int64  `json:"bytes"`     // about how many bytes; -1: not known
+	// Contact is when the source last answered, AsOf a time at which it had committed nothing that is not here, and Begun when the promotion began; zero: not known.
+	Contact time.Time `json:"contact,omitzero"`
+	AsOf    time.Time `json:"asOf,omitzero"`
+	Begun   time.Time `json:"begun,omitzero"`
+}
+
 // TaskStatus tells how a task of a link does, which runs on one node for the whole link.
 type TaskStatus struct {
 	Link   meta.UUID `json:"link"`

@@ -248,25 +248,6 @@ func stateByMeta(l *meta.Link, t *meta.Topic, r *meta.PartitionMirror) string {
 	return haltedState(r.State)
 }
 
-// haltedState names the state of a partition that stands still; StateUnknown: it is not known to.
-func haltedState(s meta.PartitionMirrorState) string {
-	switch s { //nolint:exhaustive // the others do not stand still
-	case meta.PartitionGap:
-		return "GAP"
-	case meta.PartitionTombstonesLost:
-		return "TOMBSTONES_LOST"
-	case meta.PartitionEmptying:
-		return "CUTTING"
-	case meta.PartitionRecreated:
-		return "SOURCE_RECREATED"
-	case meta.PartitionDeleted:
-		return "SOURCE_DELETED"
-	case meta.PartitionFailed:
-		return "FAILED"
-	}
-	return StateUnknown
-}
-
 // statusByMeta is the status of a partition that no node has told of.
 func statusByMeta(l *meta.Link, t *meta.Topic, n int) PartitionStatus {
 	p := &t.Partitions[n]
@@ -504,4 +485,23 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 	addPartings(m, topics, a.Partitions)
 	a.Silent, a.Links = all.silent, []LinkStatus{all.sumUp(m, l)}
 	return a, nil, nil
+}
+
+// DescribeMirrors tells how the partitions of topics do that mirror by a link, or of all of its topics, by the answers of all nodes, and which nodes have not answered.
+func DescribeMirrors(ctx context.Context, c *Controller, l *meta.Link, topics []string) (list []PartitionStatus, silent []SilentNode, err error) {
+	q := &LinkRequest{Verb: LinkDescribe, Name: l.Name, Topics: topics}
+	for {
+		a, refused, err := describeLink(ctx, c, l, q)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case refused != nil: // a topic was deleted just now
+			return nil, nil, errors.New(refused.Message)
+		}
+		list, silent = append(list, a.Partitions...), a.Silent
+		if a.More == 0 || len(a.Partitions) == 0 {
+			return list, silent, nil
+		}
+		q.After = &a.Partitions[len(a.Partitions)-1].PartitionPlace
+	}
 }

@@ -338,7 +338,8 @@ func TestLinkAnswersFit(t *testing.T) {
 	name, worst := strings.Repeat("x", mostLinkText), strings.Repeat("\x01", mostReason+3) // JSON needs six bytes for one
 	var shown nodeLinks
 	for range mostDescribed {
-		shown.Partitions = append(shown.Partitions, PartitionStatus{PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60},
+		shown.Partitions = append(shown.Partitions, PartitionStatus{
+			PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60},
 			Parting: &PartingStatus{"SOURCE_RECREATED", 1 << 60, 1 << 60, 1 << 60, 1 << 60, 1 << 60, time.Now(), time.Now(), time.Now()},
 		})
 	}
