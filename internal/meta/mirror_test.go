@@ -444,6 +444,22 @@ func TestPendingCuts(t *testing.T) {
 	}
 }
 
+// TestPartingsAreCompared proves that two partitions are equal only if what was known of their sources is.
+func TestPartingsAreCompared(t *testing.T) {
+	with := func(p *Parting) *PartitionMirror { return &PartitionMirror{State: PartitionPromoted, Parting: p} }
+	one := Parting{PartitionMirrors, 1, 2, 3, 4, 5, 6}
+	same, other := one, one
+	other.BegunMs++
+	if !with(&one).Equal(with(&same)) || !with(nil).Equal(with(nil)) {
+		t.Error("equal ones are not")
+	}
+	for _, p := range []*Parting{nil, {}, &other} {
+		if with(&one).Equal(with(p)) || with(p).Equal(with(&one)) {
+			t.Errorf("%+v is equal to %+v", one, p)
+		}
+	}
+}
+
 // TestLineages proves that a lineage takes the place of those that do not begin before it, that a cut takes away those beyond it, and that the oldest one takes over what
 // there is no room for.
 func TestLineages(t *testing.T) {
