@@ -19,7 +19,7 @@ import (
 var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config internal/credential internal/keystore internal/mutant internal/sealing internal/mirror/names internal/wan"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
-	{"ground", "internal/peer internal/authority internal/mirror/source internal/mirror/capped internal/group/commit"},
+	{"ground", "internal/peer internal/authority internal/mirror/source internal/mirror/capped internal/group/commit internal/txn/entry"},
 	{"engine", "internal/storage/transaction internal/auth internal/quota internal/audit"},
 	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/compact internal/storage/checkpoint internal/storage/aside internal/storage/lastrun internal/replica/progress/memlog"},
 	{"engine", "internal/storage/journal internal/weblogin"},
@@ -71,6 +71,8 @@ var doors = map[string]string{
 	"internal/mirror/capped": "",
 	// The records of committed offsets are written by groups, and read by links, too.
 	"internal/group/commit": "internal/group internal/mirror/position",
+	// So it is with those of transactions.
+	"internal/txn/entry": "internal/txn internal/mirror",
 }
 
 // TestFloors proves that imports run down only, that nobody goes around a door, and that

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -240,4 +241,6 @@ type LinkServer interface {
 	// metadata. Requests may be repeated after a lost answer. The name is a legal one, and, but for LinkCreate and a LinkCheck with Settings, there was such a link when the request
 	// came; it may be gone by now. What it returns of a secret is that there is one.
 	ServeLink(ctx context.Context, q *LinkRequest) (LinkAnswer, *controller.Error, error)
+	// AnswerClaims answers the question of a node that promotes topics: see AskClaims. It asks nobody. The answer has at most half a megabyte, about.
+	AnswerClaims(question json.RawMessage) (json.RawMessage, error)
 }

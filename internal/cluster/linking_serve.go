@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -182,6 +183,8 @@ type linkQuestion struct {
 	Topics  []string        `json:"topics,omitempty"` // with Link: those alone; none: all
 	After   *PartitionPlace `json:"after,omitempty"`  // nil: from the first one on
 	Through PartitionPlace  `json:"through"`
+	// Claims is a question of another node that promotes topics, for LinkServer.AnswerClaims; nothing else is asked then.
+	Claims json.RawMessage `json:"claims,omitempty"`
 }
 
 // nodeLinks is what a node knows of links, for the partitions that it leads.
@@ -189,6 +192,7 @@ type nodeLinks struct {
 	Shares     []linkShare       `json:"shares"`
 	Tasks      []TaskStatus      `json:"tasks"`
 	Partitions []PartitionStatus `json:"partitions"`
+	Claims     json.RawMessage   `json:"claims,omitempty"`
 }
 
 // linkShare is how a link does, for the partitions that one node leads.
@@ -336,10 +340,31 @@ func tellLinks(c *Controller, q *linkQuestion) (a nodeLinks) {
 func showLinks(c *Controller) *command[linkQuestion, nodeLinks] {
 	return &command[linkQuestion, nodeLinks]{
 		key: peer.LinksShow, from: peer.Nodes,
-		decide: func(_ context.Context, q *linkQuestion, _ bool) (nodeLinks, *controller.Error, error) {
+		decide: func(_ context.Context, q *linkQuestion, _ bool) (a nodeLinks, refused *controller.Error, err error) {
+			if q.Claims != nil {
+				a.Claims, err = answerClaims(c, q.Claims)
+				return a, nil, err
+			}
 			return tellLinks(c, q), nil, nil
 		},
 	}
+}
+
+// answerClaims has this node answer what another one asks that promotes topics.
+func answerClaims(c *Controller, question json.RawMessage) (json.RawMessage, error) {
+	if c.cfg.Linking == nil {
+		return nil, fmt.Errorf("%w: links", errRequest)
+	}
+	return c.cfg.Linking.AnswerClaims(question)
+}
+
+// AskClaims asks a node, this one or another, by its LinkServer.AnswerClaims.
+func AskClaims(ctx context.Context, c *Controller, node int32, question json.RawMessage) (json.RawMessage, error) {
+	if node == c.cfg.Quorum.cfg.NodeID {
+		return answerClaims(c, question)
+	}
+	a, err := askNodeForLinks(ctx, c, node, &linkQuestion{Claims: question})
+	return a.Claims, err
 }
 
 // linkAnswers are the answers of nodes to a linkQuestion.

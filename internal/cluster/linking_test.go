@@ -38,6 +38,13 @@ func (r *linkRig) ListMirrors(link meta.UUID) []PartitionStatus {
 	return r.list(link)
 }
 
+func (r *linkRig) AnswerClaims(question json.RawMessage) (json.RawMessage, error) {
+	if string(question) == `"bad"` {
+		return nil, errors.New("a bad question")
+	}
+	return json.Marshal(fmt.Sprintf("answer to %s", question))
+}
+
 func (r *linkRig) ListTasks() []TaskStatus { return slices.Clone(r.tasks) }
 
 func (r *linkRig) ServeLink(_ context.Context, q *LinkRequest) (LinkAnswer, *controller.Error, error) {
@@ -186,6 +193,25 @@ func TestLinksAreDescribedByAllNodes(t *testing.T) {
 	}
 	if len(a.Silent) != 1 || a.Silent[0].Node != 3 || a.Links[0].States["GAP"] != 1 || a.Links[0].Unknown == 0 {
 		t.Errorf("%+v %+v", a.Silent, a.Links[0])
+	}
+}
+
+// TestNodesAskForClaims proves that a node has another one, or itself, answer what it asks for a promotion, that an error of that one comes back, and that a node that does not run is no answer.
+func TestNodesAskForClaims(t *testing.T) {
+	all, _ := startLinked(t, 3)
+	for node := int32(1); node <= 3; node++ {
+		if a, err := AskClaims(t.Context(), all[0].ctl, node, json.RawMessage(`{"link":7}`)); err != nil || string(a) != `"answer to {\"link\":7}"` {
+			t.Errorf("node %d: %s, %v", node, a, err)
+		}
+		if a, err := AskClaims(t.Context(), all[0].ctl, node, json.RawMessage(`"bad"`)); err == nil {
+			t.Errorf("node %d: %s", node, a)
+		}
+	}
+	all[2].kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if a, err := AskClaims(ctx, all[0].ctl, 3, json.RawMessage(`{}`)); err == nil {
+		t.Errorf("it was killed: %s", a)
 	}
 }
 

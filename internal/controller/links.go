@@ -34,6 +34,8 @@ const (
 	CutMirrors LinksKind = "cut mirrors"
 	// RaiseEpochs raises the leader epochs of Partitions that mirror, so that they are not below those of the batches that the source has.
 	RaiseEpochs LinksKind = "raise epochs"
+	// DecidePromotions sets how the transactions end that are open in Partitions whose topics are being promoted. It has the link and DecidedSum in LinkID and Decided.
+	DecidePromotions LinksKind = "decide promotions"
 	// FinishPromotions makes ordinary partitions of Partitions whose topics are being promoted, in a new leader epoch.
 	FinishPromotions LinksKind = "finish promotions"
 )
@@ -49,6 +51,7 @@ type LinksChange struct {
 	Change     *LinkChange       `json:"change,omitempty"`
 	Topics     []MirrorTopic     `json:"topics,omitempty"`
 	Partitions []MirrorPartition `json:"partitions,omitempty"`
+	Decided    uint64            `json:"decided,omitempty"` // of DecidePromotions: the DecidedSum that who decides has seen
 }
 
 // LinkChange is what changes of a link. What it does not name stays as it is.
@@ -101,9 +104,8 @@ func (l Links) Change(q *LinksChange, from int) (d Part, results []*Error, refus
 	case CreateMirrors, ExtendMirrors, PauseMirrors, ResumeMirrors, PromoteMirrors:
 		d, results = l.changeTopics(q, from)
 		return d, results, nil
-	case SetMirrorStates, CutMirrors, RaiseEpochs, FinishPromotions:
-		d, results = changeMirrorPartitions(l.Rules, q, from)
-		return d, results, nil
+	case SetMirrorStates, CutMirrors, RaiseEpochs, DecidePromotions, FinishPromotions:
+		return changeMirrorPartitions(l.Rules, q, from)
 	default:
 		d = l.newPart()
 		d.Records, refused = changeLink(l.Image, q)

@@ -222,6 +222,7 @@ func TestLinkIsKeptWhileItIsUsed(t *testing.T) {
 	s.refuses("one mirror", remove, PolicyViolation, `The topic a mirrors by the link "north": promote it first ("leat link promote"`)
 	s.must(s.of(PromoteMirrors, "a"))
 	s.refuses("a mirror that is being promoted", remove, PolicyViolation, "The topic a mirrors")
+	s.must(s.decide("a", 0, 7))
 	s.must(s.at(FinishPromotions, "a", 0, func(a *MirrorPartition) { a.End = 7 }))
 	s.must(remove)
 	if m := s.topic("a").Mirror; m == nil || m.Link != (meta.UUID{}) || m.State != meta.MirrorPromoted {
@@ -339,6 +340,7 @@ func TestMirrorsAreExtended(t *testing.T) {
 		t.Errorf("a client, while it is promoted: %v", e)
 	}
 	for i := range int32(4) {
+		s.must(s.decide("t", i, 0))
 		s.must(s.at(FinishPromotions, "t", i, func(*MirrorPartition) {}))
 	}
 	if e := byClient(); e != nil {
@@ -487,6 +489,7 @@ func TestLeaderEpochsStayAboveTheSource(t *testing.T) {
 		s.refuses("no room", raise(epoch), PolicyViolation, "has no leader epochs left")
 	}
 	s.must(s.of(PromoteMirrors, "t"))
+	s.must(s.decide("t", 0, 0))
 	s.must(s.at(FinishPromotions, "t", 0, func(*MirrorPartition) {}))
 	s.refuses("a promoted one", raise(2_147_483_005), InvalidUpdate, "was promoted")
 }
@@ -520,11 +523,12 @@ func TestMirrorsArePromoted(t *testing.T) {
 			t.Errorf("%+v", p.Mirror)
 		}
 	}
+	s.refuses("nothing is decided", finish(0, 7), InvalidUpdate, "not decided how the transactions")
+	s.must(s.decide("t", 0, 7))
 	late := finish(0, 7)
 	late.Partitions[0].LeaderEpoch--
 	s.refuses("an earlier leader", late, FencedLeaderEpoch, "")
-	s.refuses("an end below 0", finish(0, -1), InvalidRequest, "lineages")
-	first, parting := finish(0, 7), meta.Parting{State: meta.PartitionMirrors, End: 7, SourceEnd: 9, Bytes: 200, ContactMs: 30, AsOfMs: 20, BegunMs: 40}
+	first, parting := finish(0, 8), meta.Parting{State: meta.PartitionMirrors, End: 7, SourceEnd: 9, Bytes: 200, ContactMs: 30, AsOfMs: 20, BegunMs: 40}
 	first.Partitions[0].Parting = &meta.Parting{End: -1}
 	s.refuses("a parting that cannot be", first, InvalidRequest, "it parts from its source")
 	first.Partitions[0].Parting = &parting
@@ -532,18 +536,20 @@ func TestMirrorsArePromoted(t *testing.T) {
 	if p := s.topic("t").Partitions[0].Mirror.Parting; p == nil || *p != parting {
 		t.Errorf("%+v", p)
 	}
-	if p := s.topic("t").Partitions[0]; p.IsMirror() || p.LeaderEpoch != 5001 || !slices.Equal(p.Mirror.Lineages, []meta.Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 5001, Start: 7}}) {
+	if p := s.topic("t").Partitions[0]; p.IsMirror() || p.LeaderEpoch != 5002 || !slices.Equal(p.Mirror.Lineages, []meta.Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 5001, Start: 7}}) {
 		t.Errorf("%+v, %+v", p, p.Mirror)
 	}
 	if o := s.topic("t"); o.Mirror.State != meta.MirrorPromoting || !o.IsMirror() {
 		t.Errorf("%+v", o.Mirror)
 	}
+	s.must(s.decide("t", 1, 0))
+	s.must(s.decide("t", 2, 3))
 	last := finish(1, 0)
 	last.Partitions = append(last.Partitions, finish(2, 3).Partitions[0])
 	s.must(last)
 	o := s.topic("t")
-	if p := o.Partitions[1]; !slices.Equal(p.Mirror.Lineages, []meta.Lineage{{Cluster: "here", Epoch: 1, Start: 0}}) {
-		t.Errorf("%+v", p.Mirror)
+	if p := o.Partitions[1]; p.LeaderEpoch != 2 || !slices.Equal(p.Mirror.Lineages, []meta.Lineage{{Cluster: "here", Epoch: 1, Start: 0}}) {
+		t.Errorf("%+v, %+v", p, p.Mirror)
 	}
 	if o.Mirror.State != meta.MirrorPromoted || o.IsMirror() || o.Mirror.Link != (meta.UUID{15: 1}) {
 		t.Errorf("%+v", o.Mirror)
@@ -551,6 +557,66 @@ func TestMirrorsArePromoted(t *testing.T) {
 	s.must(s.of(PromoteMirrors, "t"))
 	s.createTopic("ordinary")
 	s.refuses("an ordinary topic", s.of(PromoteMirrors, "ordinary"), InvalidRequest, "mirrors nothing")
+}
+
+// decide asks for the decision of a partition, as who has seen all others does.
+func (s *linksRig) decide(name string, number int32, end int64, list ...meta.MirrorDecision) *LinksChange {
+	q := s.at(DecidePromotions, name, number, func(a *MirrorPartition) { a.End, a.Decisions = end, list })
+	q.LinkID = s.topic(name).Mirror.Link
+	q.Decided = DecidedSum(s.m, q.LinkID)
+	return q
+}
+
+// TestDecisionsAreMadeOnce proves that it is decided once how the transactions of a partition end, in a leader epoch of its own, by its present leader's word, and by somebody who has seen what is decided for
+// the other partitions of the link; and that nothing changes it then.
+func TestDecisionsAreMadeOnce(t *testing.T) {
+	s := newMirrorRig(t, mirrorOf(1, "t", 3), mirrorOf(1, "u", 1), mirrorOf(2, "v", 1))
+	one := meta.MirrorDecision{Producer: 7, Epoch: 4, MarkerEpoch: 5, First: 100, Commit: true}
+	s.refuses("nobody promotes it", s.decide("t", 0, 7, one), InvalidUpdate, "is not being promoted")
+	for _, name := range []string{"t", "u", "v"} {
+		s.must(s.of(PromoteMirrors, name))
+	}
+	late := s.decide("t", 0, 7, one)
+	late.Partitions[0].LeaderEpoch--
+	s.refuses("an earlier leader", late, FencedLeaderEpoch, "")
+	s.refuses("an end below 0", s.decide("t", 0, -1, one), InvalidRequest, "lineages")
+	s.refuses("a decision that cannot be", s.decide("t", 0, 7, meta.MirrorDecision{Producer: -1}), InvalidRequest, "transaction")
+	unseen := s.decide("u", 0, 9, one)
+	other := s.decide("v", 0, 9)
+	q := s.decide("t", 0, 7, one)
+	q.Partitions = append(q.Partitions, s.decide("t", 1, 8).Partitions...)
+	s.must(q)
+	p := s.topic("t").Partitions
+	if !p[0].Mirror.IsDecided || !slices.Equal(p[0].Mirror.Decisions, []meta.MirrorDecision{one}) || p[0].LeaderEpoch != 1 || p[0].Mirror.State != meta.PartitionPromoting ||
+		!slices.Equal(p[0].Mirror.Lineages, []meta.Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 1, Start: 7}}) {
+		t.Errorf("%+v, %+v", p[0], p[0].Mirror)
+	}
+	if !p[1].Mirror.IsDecided || p[1].Mirror.Decisions != nil || p[2].Mirror.IsDecided {
+		t.Errorf("%+v, %+v", p[1].Mirror, p[2].Mirror)
+	}
+	s.refuses("who has not seen the others", unseen, InvalidUpdate, "for other partitions by now")
+	differs := s.at(DecidePromotions, "t", 0, func(a *MirrorPartition) { a.End = 7 })
+	differs.LinkID, differs.Decided = q.LinkID, q.Decided
+	s.refuses("who decides otherwise, and has not seen it", differs, InvalidUpdate, "for other partitions by now")
+	strange := s.decide("u", 0, 9)
+	strange.LinkID, strange.Decided = meta.UUID{15: 2}, DecidedSum(s.m, meta.UUID{15: 2})
+	s.refuses("another link", strange, InvalidRequest, "does not mirror by the link")
+	s.must(other) // of another link
+	before := meta.Encode(s.m)
+	if refused := s.ask(s.decide("t", 0, 9, meta.MirrorDecision{Producer: 8, MarkerEpoch: 1})); refused[0] != nil || !bytes.Equal(before, meta.Encode(s.m)) {
+		t.Errorf("a second decision: %v, %+v", refused, s.topic("t").Partitions[0].Mirror)
+	}
+	for kind, change := range map[LinksKind]func(a *MirrorPartition){
+		SetMirrorStates: func(a *MirrorPartition) { a.State = meta.PartitionMirrors },
+		CutMirrors:      func(a *MirrorPartition) { a.Cut = meta.Cut{Number: 1, Offset: 3} },
+	} {
+		s.refuses(string(kind), s.at(kind, "t", 0, change), InvalidUpdate, "was promoted, or is just being promoted")
+	}
+	s.must(s.at(FinishPromotions, "t", 0, func(a *MirrorPartition) { a.End = 8 }))
+	if p := s.topic("t").Partitions[0]; !slices.Equal(p.Mirror.Decisions, []meta.MirrorDecision{one}) || p.LeaderEpoch != 2 {
+		t.Errorf("%+v, %+v", p, p.Mirror)
+	}
+	s.must(s.decide("u", 0, 9, one))
 }
 
 // TestMirrorEndsWithItsTopic proves that nothing of a mirror is left when its topic is deleted: a topic that is made under the same name is an ordinary one, and a new mirror of
@@ -661,17 +727,18 @@ func TestChangesOfLinksAreParted(t *testing.T) {
 		}
 		made := run(q)
 		promote := &LinksChange{Kind: PromoteMirrors}
-		finish := &LinksChange{Kind: FinishPromotions}
+		decide, finish := &LinksChange{Kind: DecidePromotions, LinkID: meta.UUID{15: 1}}, &LinksChange{Kind: FinishPromotions}
 		for _, name := range []string{"a", "b", "c"} {
 			promote.Topics = append(promote.Topics, s.of(PromoteMirrors, name).Topics...)
 			for i := range s.topic(name).Partitions {
-				finish.Partitions = append(finish.Partitions, s.at(FinishPromotions, name, int32(i), func(a *MirrorPartition) { a.End = 5 }).Partitions...)
+				decide.Partitions = append(decide.Partitions, s.at(DecidePromotions, name, int32(i), func(a *MirrorPartition) { a.End = 5 }).Partitions...)
+				finish.Partitions = append(finish.Partitions, s.at(FinishPromotions, name, int32(i), func(a *MirrorPartition) { a.End, a.LeaderEpoch = 5, a.LeaderEpoch+1 }).Partitions...)
 			}
 		}
 		run(promote)
-		finished := run(finish)
-		if limit == 1 && (made != 3 || finished != 6) || limit == 1000 && (made != 1 || finished != 1) {
-			t.Errorf("with a limit of %d there are %d and %d parts", limit, made, finished)
+		decided, finished := run(decide), run(finish)
+		if limit == 1 && (made != 3 || decided != 6 || finished != 6) || limit == 1000 && (made != 1 || decided != 1 || finished != 1) {
+			t.Errorf("with a limit of %d there are %d, %d and %d parts", limit, made, decided, finished)
 		}
 		for _, name := range []string{"a", "b", "c"} {
 			if o := s.topic(name); o.Mirror.State != meta.MirrorPromoted {

@@ -1,7 +1,10 @@
 package controller
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/leatstream/leat/internal/meta"
@@ -32,7 +35,10 @@ type MirrorPartition struct {
 
 	Cut   meta.Cut `json:"cut"`   // of CutMirrors: its number is the next one
 	Epoch int32    `json:"epoch"` // of RaiseEpochs: the leader epoch is not to be below
-	End   int64    `json:"end"`   // of FinishPromotions: the offset at which the log of the leader ends, from which on clients write
+	// End is, of DecidePromotions, the offset at which the log ended when nothing of the source came any more: from there on this cluster writes. Of FinishPromotions it is the offset at
+	// which the log of the leader ends, behind its markers.
+	End       int64                 `json:"end"`
+	Decisions []meta.MirrorDecision `json:"decisions,omitempty"` // of DecidePromotions
 	// Parting is, of FinishPromotions, what the leader knew of the source when the promotion began; nil: nothing.
 	Parting *meta.Parting `json:"parting,omitempty"`
 }
@@ -42,14 +48,20 @@ type mirrorDecision struct {
 	*Rules
 
 	kind LinksKind
+	link meta.UUID // of DecidePromotions
 	seen map[partitionID]bool
 	left map[meta.UUID]int // how many partitions are not promoted yet, of topics that are
 }
 
 // changeMirrorPartitions decides as many of the partitions as fit into one part.
-func changeMirrorPartitions(r *Rules, q *LinksChange, from int) (d Part, results []*Error) {
+func changeMirrorPartitions(r *Rules, q *LinksChange, from int) (d Part, results []*Error, refused *Error) {
 	d = r.newPart()
-	m := mirrorDecision{Rules: r, kind: q.Kind, seen: map[partitionID]bool{}, left: map[meta.UUID]int{}}
+	if q.Kind == DecidePromotions {
+		if refused := checkDecided(r.Image, q); refused != nil {
+			return Part{}, nil, refused
+		}
+	}
+	m := mirrorDecision{Rules: r, kind: q.Kind, link: q.LinkID, seen: map[partitionID]bool{}, left: map[meta.UUID]int{}}
 	for i := range q.Partitions[from:] {
 		a := &q.Partitions[from+i]
 		records, refused := m.decide(a)
@@ -59,7 +71,46 @@ func changeMirrorPartitions(r *Rules, q *LinksChange, from int) (d Part, results
 		m.note(a, records)
 		results = append(results, refused)
 	}
-	return d, results
+	return d, results, nil
+}
+
+// DecidedSum is a sum of the partitions of a link of which it is decided how the transactions end that were open. Who decides more has seen these decisions, so that all of a transaction ends in one way.
+func DecidedSum(m *meta.Image, link meta.UUID) (sum uint64) {
+	for t := range m.Mirrors(link) {
+		for i := range t.Partitions {
+			if p := t.Partitions[i].Mirror; p != nil && p.IsDecided {
+				sum += DecidedPart(t.ID, int32(i))
+			}
+		}
+	}
+	return sum
+}
+
+// DecidedPart is the part of one partition in a DecidedSum.
+func DecidedPart(topic meta.UUID, number int32) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(binary.BigEndian.AppendUint32(topic[:], uint32(number)))
+	return h.Sum64()
+}
+
+// checkDecided refuses decisions of somebody who has not seen all that is decided of the link. What the change itself has decided, in an earlier part or when it was asked for before, is known to him.
+func checkDecided(m *meta.Image, q *LinksChange) *Error {
+	own, seen := uint64(0), map[partitionID]bool{}
+	for i := range q.Partitions {
+		a := &q.Partitions[i]
+		t, id := m.TopicByID(a.Topic), partitionID{a.Topic, a.Number}
+		if t == nil || a.Number < 0 || int(a.Number) >= len(t.Partitions) || seen[id] {
+			continue
+		}
+		seen[id] = true
+		if p := t.Partitions[a.Number].Mirror; p != nil && p.IsDecided && slices.Equal(p.Decisions, a.Decisions) {
+			own += DecidedPart(a.Topic, a.Number)
+		}
+	}
+	if now := DecidedSum(m, q.LinkID); now != q.Decided && now != q.Decided+own {
+		return refuse(InvalidUpdate, "How transactions of the link end is decided for other partitions by now.")
+	}
+	return nil
 }
 
 // note notes that a partition is changed by this part.
@@ -89,6 +140,8 @@ func (m *mirrorDecision) decide(a *MirrorPartition) (records []byte, refused *Er
 		return m.cutMirror(t, a)
 	case RaiseEpochs:
 		return m.raiseEpoch(t, a)
+	case DecidePromotions:
+		return m.decidePromotion(t, a)
 	default:
 		return m.finishPromotion(t, a)
 	}
@@ -210,14 +263,16 @@ func (m *mirrorDecision) raise(t *meta.Topic, number, epoch int32) (record []byt
 	return record, c.next.LeaderEpoch, nil
 }
 
-// finishPromotion makes an ordinary partition of one that has all it is to have of its source. Its new leader epoch is above all epochs of the source.
-func (m *mirrorDecision) finishPromotion(t *meta.Topic, a *MirrorPartition) (records []byte, refused *Error) {
+// decidePromotion sets how the transactions end that are open in a partition which is promoted, once. The markers come in a new leader epoch, which is above all epochs of the source; what is written
+// in it is this cluster's.
+func (m *mirrorDecision) decidePromotion(t *meta.Topic, a *MirrorPartition) (records []byte, refused *Error) {
 	p := &t.Partitions[a.Number]
-	switch p.Mirror.State {
-	case meta.PartitionPromoted:
+	switch {
+	case t.Mirror.Link != m.link:
+		return nil, refuse(InvalidRequest, "The topic %s does not mirror by the link %s.", t.Name, m.link)
+	case p.Mirror.IsDecided:
 		return nil, nil
-	case meta.PartitionPromoting:
-	default:
+	case p.Mirror.State != meta.PartitionPromoting:
 		return nil, refuse(InvalidUpdate, "The topic %s is not being promoted.", t.Name)
 	}
 	if refused := a.checkLeads(p); refused != nil {
@@ -228,8 +283,31 @@ func (m *mirrorDecision) finishPromotion(t *meta.Topic, a *MirrorPartition) (rec
 		return nil, refused
 	}
 	next := p.Mirror.WithLineage(meta.Lineage{Cluster: m.Image.ClusterID, Epoch: epoch, Start: a.End})
+	next.IsDecided, next.Decisions = true, a.Decisions
+	return a.appendMirror(records, next)
+}
+
+// finishPromotion makes an ordinary partition of one in which all transactions have ended that were open. Clients write to it in a new leader epoch.
+func (m *mirrorDecision) finishPromotion(t *meta.Topic, a *MirrorPartition) (records []byte, refused *Error) {
+	p := &t.Partitions[a.Number]
+	switch {
+	case p.Mirror.State == meta.PartitionPromoted:
+		return nil, nil
+	case p.Mirror.State != meta.PartitionPromoting:
+		return nil, refuse(InvalidUpdate, "The topic %s is not being promoted.", t.Name)
+	case !p.Mirror.IsDecided:
+		return nil, refuse(InvalidUpdate, "It is not decided how the transactions of partition %d of the topic %s end.", a.Number, t.Name)
+	}
+	if refused := a.checkLeads(p); refused != nil {
+		return nil, refused
+	}
+	records, _, refused = m.raise(t, a.Number, p.LeaderEpoch+1)
+	if refused != nil {
+		return nil, refused
+	}
+	next := *p.Mirror
 	next.State, next.Reason, next.Parting = meta.PartitionPromoted, "", a.Parting
-	if records, refused = a.appendMirror(records, next); refused != nil {
+	if records, refused = a.appendMirror(records, &next); refused != nil {
 		return nil, refused
 	}
 	if m.countLeft(t) == 1 {

@@ -16,9 +16,10 @@ type modelMirror struct {
 
 // modelMirrorPart is the truth about one of its partitions.
 type modelMirrorPart struct {
-	state  meta.PartitionMirrorState
-	raised int32   // the leader epoch that was asked for
-	cuts   []int64 // the offsets of all cuts, by their numbers
+	state   meta.PartitionMirrorState
+	raised  int32   // the leader epoch that was asked for
+	cuts    []int64 // the offsets of all cuts, by their numbers
+	decided []meta.MirrorDecision
 }
 
 // stepLinks changes a link, or a topic that mirrors.
@@ -91,7 +92,8 @@ func (w *modelWorld) createMirror() {
 
 // changePartitions changes some partitions of a topic, now or later, as their leaders ask for it, or one that was a leader.
 func (w *modelWorld) changePartitions(t *meta.Topic) {
-	q := &LinksChange{Kind: []LinksKind{SetMirrorStates, CutMirrors, CutMirrors, RaiseEpochs, RaiseEpochs, FinishPromotions, FinishPromotions}[w.rng.IntN(7)]}
+	q := &LinksChange{Kind: []LinksKind{SetMirrorStates, CutMirrors, CutMirrors, RaiseEpochs, RaiseEpochs, DecidePromotions, DecidePromotions, FinishPromotions, FinishPromotions}[w.rng.IntN(9)]}
+	q.LinkID, q.Decided = t.Mirror.Link, DecidedSum(w.m, t.Mirror.Link)
 	for i := range t.Partitions {
 		if len(q.Partitions) > 0 && w.chance(0.6) {
 			continue
@@ -103,6 +105,9 @@ func (w *modelWorld) changePartitions(t *meta.Topic) {
 		a.Cut = meta.Cut{Number: p.Mirror.LastCut().Number + 1, Offset: int64(w.rng.IntN(end + 1))}
 		a.Epoch = p.LeaderEpoch + int32(w.rng.IntN(3))
 		a.End = int64(end)
+		if q.Kind == DecidePromotions && w.chance(0.5) {
+			a.Decisions = []meta.MirrorDecision{{Producer: int64(w.rng.IntN(9)), MarkerEpoch: 1, First: int64(w.rng.IntN(9)), Commit: w.chance(0.5)}}
+		}
 		if w.chance(0.05) {
 			a.LeaderEpoch = NoLeaderEpoch
 		}
@@ -144,6 +149,13 @@ func (w *modelWorld) changeLinks(q *LinksChange) {
 		}
 		if w.t.Failed() || items == 0 {
 			w.acceptLink(q, refused)
+			return
+		}
+		if refused != nil {
+			if q.Kind != DecidePromotions || refused.Kind != InvalidUpdate {
+				w.fail("%s: %v", q.Kind, refused)
+			}
+			w.seen["mirrors: decided by who has not seen all"]++
 			return
 		}
 		for i, e := range results {
@@ -237,14 +249,23 @@ func (w *modelWorld) acceptPartition(before *meta.Image, kind LinksKind, a *Mirr
 	case RaiseEpochs:
 		p.raised = max(p.raised, a.Epoch)
 		w.seen["mirrors: epoch raised"]++
+	case DecidePromotions:
+		if old.Mirror.IsDecided {
+			return
+		}
+		last := now.Mirror.Lineages[len(now.Mirror.Lineages)-1]
+		if !now.Mirror.IsDecided || last != (meta.Lineage{Cluster: "here", Epoch: now.LeaderEpoch, Start: a.End}) || now.LeaderEpoch <= max(p.raised, old.LeaderEpoch) {
+			w.fail("the promotion of a partition was decided in leader epoch %d, and %d was raised: %+v", now.LeaderEpoch, p.raised, now.Mirror)
+		}
+		p.decided = now.Mirror.Decisions
+		w.seen["mirrors: decided"]++
 	default:
 		if p.state == meta.PartitionPromoted {
 			return
 		}
 		p.state = meta.PartitionPromoted
-		last := now.Mirror.Lineages[len(now.Mirror.Lineages)-1]
-		if last != (meta.Lineage{Cluster: "here", Epoch: now.LeaderEpoch, Start: a.End}) || now.LeaderEpoch <= max(p.raised, old.LeaderEpoch) {
-			w.fail("a partition was promoted in leader epoch %d, and %d was raised: %+v", now.LeaderEpoch, p.raised, now.Mirror)
+		if !old.Mirror.IsDecided || now.LeaderEpoch <= old.LeaderEpoch {
+			w.fail("a partition was promoted in leader epoch %d after %d: %+v", now.LeaderEpoch, old.LeaderEpoch, old.Mirror)
 		}
 		if !slices.ContainsFunc(m.parts, func(p *modelMirrorPart) bool { return p.state != meta.PartitionPromoted }) {
 			m.state = meta.MirrorPromoted
@@ -304,6 +325,9 @@ func (w *modelWorld) checkMirrors() {
 }
 
 func (w *modelWorld) checkMirror(name string, p *meta.Partition, want *modelMirrorPart) {
+	if p.Mirror != nil && !slices.Equal(p.Mirror.Decisions, want.decided) {
+		w.fail("%s has the decisions %+v, and was given %+v", name, p.Mirror.Decisions, want.decided)
+	}
 	if p.Mirror == nil || p.Mirror.State != want.state || p.LeaderEpoch < want.raised || p.IsMirror() != (want.state != meta.PartitionPromoted) {
 		w.fail("%s is %+v, and mirrors %+v; it should be %+v", name, *p, p.Mirror, *want)
 		return

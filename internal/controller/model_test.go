@@ -42,7 +42,7 @@ func TestModel(t *testing.T) {
 		"directory replaced", "copy of the same run", "registration refused", "reassignment began", "reassignment ended", "reassignment cancelled",
 		"following topic grew", "replica moved", "node stopped", "node removed", "parts", "controller failed between parts",
 		"eligible cleared by a config",
-		"mirrors: made", "mirrors: cut", "mirrors: epoch raised", "mirrors: promoted", "mirrors: refused", "mirrors: parts", "mirrors: late change", "mirrors: link removed", "mirrors: topic deleted",
+		"mirrors: made", "mirrors: cut", "mirrors: epoch raised", "mirrors: decided", "mirrors: decided by who has not seen all", "mirrors: promoted", "mirrors: refused", "mirrors: parts", "mirrors: late change", "mirrors: link removed", "mirrors: topic deleted",
 	} {
 		if seen[what] == 0 {
 			t.Errorf("it never happened: %s", what)

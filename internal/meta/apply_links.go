@@ -116,6 +116,9 @@ func followMirror(s *step, t *Topic) {
 		}
 		p := *t.Partitions[i].Mirror
 		p.State, p.Reason = next, ""
+		if next == PartitionMirrors {
+			p.IsDecided, p.Decisions, p.Parting = false, nil, nil
+		}
 		t.Partitions[i].Mirror = &p
 	}
 }
@@ -156,6 +159,9 @@ func setPartitionMirror(s *step, r PartitionMirrorSet) error {
 		return fmt.Errorf("topic %q is in state %d, and partition %d goes to state %d", t.Name, t.Mirror.State, r.Partition, r.State)
 	}
 	p := &t.Partitions[r.Partition]
+	if p.Mirror != nil && p.Mirror.IsDecided && !p.Mirror.hasDecisionsOf(&r.PartitionMirror) {
+		return fmt.Errorf("topic %q: it is decided how the transactions of partition %d end, and that would change", t.Name, r.Partition)
+	}
 	had, has := p.Mirror.LastCut(), r.LastCut()
 	if has.Number < had.Number || has.Number == had.Number && has != had {
 		return fmt.Errorf("topic %q: partition %d goes from cut %+v to %+v", t.Name, r.Partition, had, has)

@@ -519,6 +519,15 @@ func (r *reader) readPartitionMirror() (m PartitionMirror) {
 		m.TombstonesSince = r.readInt64()
 	}
 	if len(r.b) > 0 {
+		m.IsDecided = r.readBool()
+		if n := r.readCountUpTo(MaxDecisions); n > 0 {
+			m.Decisions = make([]MirrorDecision, n)
+			for i := range m.Decisions {
+				r.readElement(func(r *reader) { m.Decisions[i] = r.readDecision() })
+			}
+		}
+	}
+	if len(r.b) > 0 {
 		m.Parting = &Parting{}
 		r.readElement(func(r *reader) {
 			m.Parting.State = PartitionMirrorState(r.readState(uint8(PartitionPromoted)))
@@ -527,6 +536,12 @@ func (r *reader) readPartitionMirror() (m PartitionMirror) {
 		})
 	}
 	return m
+}
+
+func (r *reader) readDecision() MirrorDecision {
+	return MirrorDecision{
+		Producer: r.readInt64(), Epoch: r.readInt16(), MarkerEpoch: r.readInt16(), First: r.readInt64(), Commit: r.readBool(), Outcome: uint8(min(r.readUvarint(), math.MaxUint8)),
+	}
 }
 
 // readState reads a state up to the last one that this version knows.

@@ -88,8 +88,12 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{PartitionMirrorSet{topic, 300, PartitionMirror{
 			State: PartitionTombstonesLost, Gap: OffsetRange{100, 900}, Begin: MirrorBegin{true, 70, UUID{3, 15: 4}}, TombstonesSince: 1000,
 		}}, "26012f01020300000000000000000000000010ac0203000000c801880e018c0103000000000000000000000000000004d00f"},
-		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, Parting: &Parting{PartitionGap, 100, 900, 5000, 1000, 700, 1100}}}, "26013901020300000000000000000000000010ac02090000000000000000000000000000000000000000000000000d02c801880e904ed00ff80a9811"},
-		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, Parting: &Parting{SourceEnd: -1, Bytes: -1}}}, "26013301020300000000000000000000000010ac02090000000000000000000000000000000000000000000000000700000101000000"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{
+			State: PartitionPromoting, IsDecided: true, Decisions: []MirrorDecision{{7000, 4, 5, 100, true, 2}, {Producer: 9, Epoch: 1, MarkerEpoch: 2, First: -1, Outcome: 5}},
+		}}, "26013d01020300000000000000000000000010ac0208000000000000000000000000000000000000000000000000010208b06d080ac801010206120204010005"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, IsDecided: true}}, "26012d01020300000000000000000000000010ac02090000000000000000000000000000000000000000000000000100"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, Parting: &Parting{PartitionGap, 100, 900, 5000, 1000, 700, 1100}}}, "26013b01020300000000000000000000000010ac020900000000000000000000000000000000000000000000000000000d02c801880e904ed00ff80a9811"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, Parting: &Parting{SourceEnd: -1, Bytes: -1}}}, "26013501020300000000000000000000000010ac020900000000000000000000000000000000000000000000000000000700000101000000"},
 		{PartitionMirrorSet{Topic: topic, PartitionMirror: PartitionMirror{State: PartitionMirrors}}, "260115010203000000000000000000000000100001000000"},
 	} {
 		seen[c.want.recordTag()] = true

@@ -393,7 +393,7 @@ func TestNewerIsRefused(t *testing.T) {
 		"a field of a mirror":                          grown(MirrorSet{id, mirrorOf(1)}, 2),
 		"a state of a mirror":                          Append(nil, MirrorSet{id, &Mirror{State: MirrorPromoted + 1}}),
 		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{}}}, 2),
-		"a field of a parting":                         grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{}}}, 2, 2+1+16+1+4+2+18+1),
+		"a field of a parting":                         grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{}}}, 2, 47),
 		"a state of a parting":                         Append(nil, PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{State: PartitionPromoted + 1}}}),
 		"a state of a partition that mirrors":          Append(nil, PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoted + 1}}),
 		"a field of a cut of a partition that mirrors": grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Cuts: []Cut{{}}}}, 2, 2+1+16+5),

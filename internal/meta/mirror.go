@@ -15,6 +15,8 @@ const (
 	MaxCuts     = 8
 	// MaxMirrorReason is how many bytes PartitionMirror.Reason may have.
 	MaxMirrorReason = 200
+	// MaxDecisions is how many decisions a partition has.
+	MaxDecisions = 2000
 )
 
 // MirrorPathConfig is a config of a topic that mirrors, which nobody can set: the ids of the clusters over which its records have come to this one, the one first in which clients write. By it a
@@ -108,7 +110,11 @@ type PartitionMirror struct {
 	Lineages []Lineage
 	// Cuts are in the order of their numbers and of their offsets, at most MaxCuts: see WithCut. The last cut stays for ever.
 	Cuts []Cut
-	// Parting is, of a partition that was promoted, what was known of its source then; nil: its leader has told nothing, or it was not promoted.
+	// With IsDecided it is decided how each transaction ends that was open when the topic was promoted: as Decisions say, at most MaxDecisions, and one that they do not name is aborted. It comes in a leader
+	// epoch above all epochs of the source, in which the leader writes the markers. Both are set once, and then stay, since other partitions of the link follow them; they end if the partition mirrors again.
+	IsDecided bool
+	Decisions []MirrorDecision
+	// Parting is, of a partition that was promoted, what was known of its source then; nil: its leader has told nothing, or it was not promoted. It ends if the partition mirrors again.
 	Parting *Parting
 }
 
@@ -139,6 +145,16 @@ func (p *Parting) isEqual(o *Parting) bool {
 		return p == o
 	}
 	return *p == *o
+}
+
+// MirrorDecision says how a transaction ends in a partition that is promoted.
+type MirrorDecision struct {
+	Producer    int64 `json:"producer"`
+	Epoch       int16 `json:"epoch"`       // of its records
+	MarkerEpoch int16 `json:"markerEpoch"` // of the marker that ends it
+	First       int64 `json:"first"`       // the offset of its first record; -1: nothing is open, it is only to be told of
+	Commit      bool  `json:"commit"`
+	Outcome     uint8 `json:"outcome"` // why: a progress.Outcome
 }
 
 // PartitionMirrorState says what a partition does with the one that it mirrors.
@@ -243,8 +259,16 @@ func (r *PartitionMirror) Equal(o *PartitionMirror) bool {
 		return r == o
 	}
 	return r.State == o.State && r.Reason == o.Reason && r.Gap == o.Gap && r.Begin == o.Begin && r.TombstonesSince == o.TombstonesSince && slices.Equal(r.Lineages, o.Lineages) && slices.Equal(r.Cuts, o.Cuts) &&
-		r.Parting.isEqual(o.Parting)
+		r.Parting.isEqual(o.Parting) && r.hasDecisionsOf(o)
 }
+
+// hasDecisionsOf tells whether two have the same decisions.
+func (r *PartitionMirror) hasDecisionsOf(o *PartitionMirror) bool {
+	return r.IsDecided == o.IsDecided && slices.Equal(r.Decisions, o.Decisions)
+}
+
+// IsEndOfSource tells whether nothing of the source comes into the partition any more.
+func (r *PartitionMirror) IsEndOfSource() bool { return r != nil && r.State >= PartitionPromoting }
 
 // fits tells whether a partition can be in its state while its topic is in that of its own.
 func (r *PartitionMirror) fits(topic *Mirror) bool {
@@ -271,6 +295,13 @@ func (r *PartitionMirror) Check() error {
 		return fmt.Errorf("it begins at %+v, with all tombstones since %d", r.Begin, r.TombstonesSince)
 	case len(r.Lineages) > MaxLineages || len(r.Cuts) > MaxCuts:
 		return fmt.Errorf("%d lineages and %d cuts", len(r.Lineages), len(r.Cuts))
+	case r.IsDecided && r.State < PartitionPromoting || !r.IsDecided && len(r.Decisions) > 0 || len(r.Decisions) > MaxDecisions:
+		return fmt.Errorf("%d decisions about transactions in state %d", len(r.Decisions), r.State)
+	}
+	for _, d := range r.Decisions {
+		if d.Producer < 0 || d.Epoch < 0 || d.MarkerEpoch < d.Epoch || d.First < -1 {
+			return fmt.Errorf("a decision about a transaction: %+v", d)
+		}
 	}
 	for i, l := range r.Lineages {
 		if !isClusterID(l.Cluster) || l.Epoch < 0 || l.Start < 0 || i > 0 && (l.Epoch < r.Lineages[i-1].Epoch || l.Start <= r.Lineages[i-1].Start) {

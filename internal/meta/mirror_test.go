@@ -61,7 +61,7 @@ func (mt *mirrorModelTopic) follow() {
 		case mt.mirror.State == MirrorPromoting && !isPromoted:
 			next.State, next.Reason = PartitionPromoting, ""
 		case mt.mirror.State < MirrorPromoting && isPromoted:
-			next.State, next.Reason = PartitionMirrors, ""
+			next.State, next.Reason, next.IsDecided, next.Decisions, next.Parting = PartitionMirrors, "", false, nil, nil
 		}
 		mt.parts[i].Mirror = &next
 	}
@@ -165,6 +165,9 @@ func (md *mirrorModel) mirrorPartition(id UUID, mt *mirrorModelTopic, i int) {
 	default:
 		next.State = PartitionMirrors + PartitionMirrorState(md.rnd.IntN(7))
 	}
+	if next.State >= PartitionPromoting && !next.IsDecided && md.rnd.IntN(2) == 0 {
+		next.IsDecided, next.Decisions = true, []MirrorDecision{{Producer: int64(md.rnd.IntN(50)), MarkerEpoch: 1, First: int64(md.rnd.IntN(3)) - 1, Commit: true}}[:md.rnd.IntN(2)]
+	}
 	if next.Reason = fmt.Sprint(md.rnd.IntN(5)); next.State == PartitionGap || next.State == PartitionTombstonesLost {
 		next.Gap = OffsetRange{3, 5}
 	}
@@ -263,6 +266,7 @@ func TestMirrorsAreTheModel(t *testing.T) {
 				if p := mt.Partitions[i].Mirror; p != nil {
 					seen[fmt.Sprint("partition ", p.State)]++
 					seen[fmt.Sprint("cuts ", len(p.Cuts))]++
+					seen[fmt.Sprint("decided ", p.IsDecided, len(p.Decisions))]++
 				}
 			}
 		}
@@ -270,6 +274,7 @@ func TestMirrorsAreTheModel(t *testing.T) {
 	for _, what := range []string{
 		"topic 1", "topic 2", "topic 3", "topic 4", "without its link",
 		"partition 1", "partition 2", "partition 3", "partition 4", "partition 5", "partition 6", "partition 7", "cuts 0", "cuts 3",
+		"decided true 0", "decided true 1",
 	} {
 		if seen[what] == 0 {
 			t.Errorf("it never happened: %s; %v", what, seen)
@@ -349,8 +354,33 @@ func TestMirrorsAreRefused(t *testing.T) {
 	promoted := one.with(func(r *Mirror) { r.State = MirrorPromoted })
 	m, _ = applyStep(t, m, Append(Append(nil, of(func(*PartitionMirror) {})), MirrorSet{id, promoting}))
 	checkRefused(t, m, of(func(*PartitionMirror) {}), MirrorSet{id, promoted}, LinkRemoved{UUID{15: 1}})
-	m, _ = applyStep(t, m, Append(Append(nil, of(func(p *PartitionMirror) { p.State = PartitionPromoted })), MirrorSet{id, promoted}))
-	checkRefused(t, m, of(func(p *PartitionMirror) { p.State = PartitionPromoting }))
+	decided := func(change func(p *PartitionMirror)) PartitionMirrorSet {
+		return of(func(p *PartitionMirror) {
+			p.State, p.IsDecided, p.Decisions = PartitionPromoting, true, []MirrorDecision{{7, 4, 5, 100, true, 0}}
+			change(p)
+		})
+	}
+	checkRefused(
+		t, m,
+		decided(func(p *PartitionMirror) { p.Decisions = make([]MirrorDecision, MaxDecisions+1) }),
+		decided(func(p *PartitionMirror) { p.Decisions[0].Producer = -1 }),
+		decided(func(p *PartitionMirror) { p.Decisions[0].MarkerEpoch = 3 }),
+		decided(func(p *PartitionMirror) { p.Decisions[0].First = -2 }),
+	)
+	m, _ = applyStep(t, m, Append(nil, decided(func(*PartitionMirror) {})))
+	checkRefused( // what is decided stays
+		t, m,
+		decided(func(p *PartitionMirror) { p.Decisions[0].Commit = false }),
+		decided(func(p *PartitionMirror) { p.Decisions = nil }),
+		decided(func(p *PartitionMirror) { p.IsDecided, p.Decisions = false, nil }),
+		decided(func(p *PartitionMirror) { p.State, p.IsDecided, p.Decisions = PartitionPromoted, false, nil }),
+	)
+	again, _ := applyStep(t, m, Append(nil, MirrorSet{id, one}))
+	if p := again.TopicByID(id).Partitions[0].Mirror; p.State != PartitionMirrors || p.IsDecided || p.Decisions != nil {
+		t.Errorf("it mirrors again, and has %+v", p)
+	}
+	m, _ = applyStep(t, m, Append(Append(nil, decided(func(p *PartitionMirror) { p.State = PartitionPromoted })), MirrorSet{id, promoted}))
+	checkRefused(t, m, decided(func(*PartitionMirror) {}))
 }
 
 // TestCutsNeedAnEpoch proves that a cut is refused unless its entry has raised the partition's leader epoch before, that numbers of cuts never go back, and that a topic with

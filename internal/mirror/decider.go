@@ -7,6 +7,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/progress"
+	"github.com/leatstream/leat/internal/record"
 )
 
 // decideTime is how long the controller may take. Then the machine asks again.
@@ -14,10 +15,13 @@ const decideTime = 10 * time.Second
 
 // decision is a change that a partition asks the controller for.
 type decision struct {
-	p     *partition
-	a     progress.Action
-	cut   int32 // of Cut: its number
-	since int64 // of a Declare that only tells since when no tombstone was missed: that time, in ms since 1970; 0: it is another one
+	p   *partition
+	a   progress.Action
+	cut int32 // of Cut: its number
+	// isFinish tells that the partition is promoted, whose log ends at end then.
+	isFinish bool
+	end      record.Offset
+	since    int64 // of a Declare that only tells since when no tombstone was missed: that time, in ms since 1970; 0: it is another one
 }
 
 // decider asks the controller for changes, for many partitions at once, by one goroutine.
@@ -37,9 +41,12 @@ func (d *decider) run(ctx context.Context) {
 		byKind := map[controller.LinksKind][]decision{}
 		for _, one := range list {
 			k := kindOf(one.a.Kind)
+			if one.isFinish {
+				k = controller.FinishPromotions
+			}
 			byKind[k] = append(byKind[k], one)
 		}
-		for _, k := range []controller.LinksKind{controller.RaiseEpochs, controller.CutMirrors, controller.SetMirrorStates} {
+		for _, k := range []controller.LinksKind{controller.RaiseEpochs, controller.CutMirrors, controller.SetMirrorStates, controller.FinishPromotions} {
 			d.decide(ctx, k, byKind[k])
 		}
 	}
@@ -81,6 +88,10 @@ func (d *decider) decide(ctx context.Context, k controller.LinksKind, list []dec
 
 func (d *decision) request() controller.MirrorPartition {
 	q := d.p.mirrorPartition(d.a.Local)
+	if d.isFinish {
+		q.End, q.Parting = int64(d.end), d.p.parting()
+		return q
+	}
 	switch d.a.Kind {
 	case progress.Raise:
 		q.Epoch = int32(d.a.Epoch)

@@ -69,6 +69,9 @@ type partition struct {
 	isPaced bool
 	held    progress.Action
 	parted  *meta.Parting // while it is being promoted: what was known of the source then
+
+	reading   *reading // of a partition of the coordinators' log of a source; nil: it is one that mirrors. Set once
+	promotion promotion
 }
 
 // newPartition makes a partition that waits for its first turn.
@@ -85,6 +88,7 @@ func (p *partition) turn() {
 		p.changeLog(&a)
 	}
 	p.drive()
+	p.promote()
 	isAppended := p.takeAppended()
 	p.mu.Unlock()
 	if isAppended {
@@ -120,6 +124,7 @@ func (p *partition) follow() {
 
 func (p *partition) resign() {
 	p.machine.Resign()
+	p.promotion.begin(p.s)
 	p.at, p.log, p.change, p.held, p.unopened = nil, nil, progress.Action{}, progress.Action{}, nil
 	p.s.timers.set(p, 0, false)
 }
@@ -127,7 +132,11 @@ func (p *partition) resign() {
 // lead begins to lead in a leader epoch. If the log cannot be opened now, it is tried again.
 func (p *partition) lead(o *order) {
 	log := p.log
-	if log == nil {
+	switch {
+	case log != nil:
+	case p.reading != nil:
+		log = p.reading
+	default:
 		log = p.s.cfg.Partition(p.id)
 	}
 	if log == nil { // the replica is gone, and the metadata soon say so
@@ -142,6 +151,7 @@ func (p *partition) lead(o *order) {
 		return
 	}
 	p.at, p.log, p.known, p.unopened, p.change, p.held = o, log, known, nil, progress.Action{}, progress.Action{}
+	p.promotion.begin(p.s)
 	p.machine.Lead(p.s.now(), o.assignment(), known, progress.Age{Held: -1, Tombstones: sinceTime(o.mirror.TombstonesSince)}, log)
 }
 
@@ -158,7 +168,7 @@ func (p *partition) drive() { p.driveOn(false) }
 
 // driveOn is drive; isAppended tells that a piece of a paced answer was appended already.
 func (p *partition) driveOn(isAppended bool) {
-	if p.at == nil {
+	if p.at == nil || p.at.mirror.IsEndOfSource() { // then promote has the timer
 		return
 	}
 	for done := 0; ; done++ {
@@ -184,6 +194,10 @@ func (p *partition) driveOn(isAppended bool) {
 			p.change = a // which waits for the disk: not on the goroutine that reads for others
 			p.s.turns.add(p)
 		case progress.Raise, progress.Cut, progress.Declare:
+			if p.reading != nil {
+				p.reading.decide(&a)
+				continue
+			}
 			p.s.decider.add(decision{p: p, a: a, cut: p.at.mirror.LastCut().Number + 1})
 		default:
 			if err := p.ask(&a); err != nil {
@@ -247,10 +261,14 @@ func (p *partition) appendPiece(a *progress.Action) error {
 	if err != nil {
 		return err
 	}
-	p.appended = true // also if it fails: it may have appended some
+	if o := p.newest.Load(); o != nil && o.mirror.IsEndOfSource() {
+		return ErrNotMirroring
+	}
+	p.appended = p.reading == nil // also if it fails: it may have appended some
 	if err := p.log.Append(a.Local, raw); err != nil {
 		return err
 	}
+	p.promotion.noteMarkers(p.s, raw)
 	if p.isPaced {
 		p.log.OnCommit(p.s.pace.add(int64(len(raw))))
 	}

@@ -3,6 +3,7 @@ package mirror_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -73,7 +74,7 @@ func newRig(t *testing.T, change func(c *mirror.Config)) *rig {
 	r.image.Store(img)
 	cfg := &mirror.Config{
 		NodeID: 1, Image: r.image.Load, Static: static, ChangeLinks: r.changeLinks, AlterConfigs: r.alterConfigs, IsController: func() bool { return false },
-		Partition: r.logOf, Commit: r.commit, OpenSecret: func(sealed []byte) ([]byte, error) { return sealed, nil }, Dial: r.source.dial,
+		Partition: r.logOf, Transactions: r.transactionsOf, AskNode: r.askNode, Commit: r.commit, OpenSecret: func(sealed []byte) ([]byte, error) { return sealed, nil }, Dial: r.source.dial,
 		Memory: budget.New(budget.Config{}),
 	}
 	if change != nil {
@@ -195,6 +196,21 @@ func (r *rig) logOf(id mirror.PartitionID) mirror.Log {
 	return l
 }
 
+// transactionsOf are the transactions of a partition on node 1.
+func (r *rig) transactionsOf(id mirror.PartitionID) mirror.Transactions {
+	l, _ := r.logOf(id).(*memLog)
+	return memTransactions{l}
+}
+
+// askNode asks node 1, which is alone.
+func (r *rig) askNode(ctx context.Context, node int32, question json.RawMessage) (json.RawMessage, error) {
+	if node != 1 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return r.service.AnswerClaims(question)
+}
+
 func (r *rig) log(name string, partition int32) *memLog {
 	r.Helper()
 	t := r.image.Load().Topic(name)
@@ -250,6 +266,9 @@ type memLog struct {
 	opens      int
 	seen       int // batches that OnCommit has counted
 	refuses    error
+	lacks      record.Offset // how much of the end is not committed
+	lacksEnds  bool          // markers are not committed until lacks is set anew
+	failEnds   int           // how many of the next calls of End fail, after the markers were appended
 }
 
 // check refuses what is asked for in another epoch than the present one, and makes the cuts of the metadata. mu is held.

@@ -2,11 +2,13 @@ package mirror
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/internal/budget"
@@ -33,6 +35,10 @@ type Config struct {
 	IsController func() bool
 	// Partition is the log of a partition that this node leads; nil: there is none any more.
 	Partition func(id PartitionID) Log
+	// Transactions are those of such a log.
+	Transactions func(id PartitionID) Transactions
+	// AskNode asks the Service of a node, this one or another, by its AnswerClaims.
+	AskNode func(ctx context.Context, node int32, question json.RawMessage) (answer json.RawMessage, err error)
 	// Commit makes durable what was appended to any log.
 	Commit func()
 	// CountCommits counts the commits for which clients have waited; nil: there are no clients.
@@ -55,6 +61,7 @@ type Service struct {
 	turns    turns
 	decider  decider
 	pace     *pace
+	markers  atomic.Int64 // commit markers that are kept of all partitions: see mostMarkers
 
 	start  func(run func(ctx context.Context)) context.CancelFunc
 	cancel context.CancelFunc
@@ -63,6 +70,7 @@ type Service struct {
 	mu     sync.Mutex // guards the fields below
 	closed bool
 	links  map[meta.UUID]*link
+	ended  map[PartitionID]ended              // those that were led here when nothing of the source came into them any more
 	topics map[meta.UUID]map[int32]*partition // those that this node leads and that mirror
 }
 
@@ -70,7 +78,7 @@ type Service struct {
 func New(ctx context.Context, cfg *Config) *Service {
 	s := &Service{
 		cfg: *cfg, began: time.Now(), machines: progress.Config{Jitter: rand.Float64}, commits: newCommitter(cfg.Commit), turns: turns{queue: makeQueue[*partition]()},
-		links: map[meta.UUID]*link{}, topics: map[meta.UUID]map[int32]*partition{},
+		links: map[meta.UUID]*link{}, ended: map[PartitionID]ended{}, topics: map[meta.UUID]map[int32]*partition{},
 	}
 	if s.cfg.Logger == nil {
 		s.cfg.Logger = slog.New(slog.DiscardHandler)
@@ -166,12 +174,16 @@ func (s *Service) followLink(id meta.UUID, now *meta.Link) {
 	switch {
 	case now == nil && l != nil:
 		l.cancel()
+		l.endReadings()
 		delete(s.links, id)
 	case now == nil || s.closed:
 	case l == nil:
-		l = &link{s: s, id: id, changed: make(chan struct{}, 1)}
+		l = &link{s: s, id: id, changed: make(chan struct{}, 1), evidence: newEvidence(), promotions: make(chan struct{}, 1)}
 		l.newest.Store(now)
-		l.cancel = s.start(l.run)
+		l.cancel = s.start(func(ctx context.Context) {
+			s.work.Go(func() { (&promoter{l: l, since: map[PartitionID]time.Duration{}}).run(ctx) })
+			l.run(ctx)
+		})
 		s.links[id] = l
 	default:
 		l.newest.Store(now)
@@ -188,6 +200,9 @@ func (s *Service) followTopic(id meta.UUID, t *meta.Topic, img *meta.Image) {
 	s.mu.Lock()
 	l := s.links[t.Mirror.Link]
 	s.mu.Unlock()
+	if l != nil && t.Mirror.State == meta.MirrorPromoting {
+		fill(l.promotions)
+	}
 	conf := img.Links().Find(t.Mirror.Link)
 	var settings *progress.Settings
 	for i := range t.Partitions {
@@ -275,7 +290,7 @@ func (s *Service) partitionsOf(link meta.UUID) (list []*partition) {
 
 // beginAnew has all partitions of a link ask the source at once, by its new connections.
 func (s *Service) beginAnew(l *link) {
-	for _, p := range s.partitionsOf(l.id) {
+	for _, p := range append(s.partitionsOf(l.id), l.listReadings()...) {
 		p.anew.Store(true)
 		s.turns.add(p)
 	}

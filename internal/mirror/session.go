@@ -248,6 +248,10 @@ type link struct {
 	session atomic.Pointer[session] // nil: the link is paused, or cannot be used
 	problem atomic.Pointer[error]   // why it cannot be used
 	tasks   tasks
+
+	evidence   *evidence
+	readings   readings
+	promotions chan struct{} // of size 1; filled: a topic is to be promoted
 }
 
 // run keeps a session with the present settings, until the link is removed.
@@ -263,6 +267,7 @@ func (l *link) run(ctx context.Context) {
 		if s != nil {
 			l.session.Store(s)
 			s.start(func(ctx context.Context) { l.tasks.run(ctx, s) })
+			s.start((&watch{s: s}).run)
 			l.s.beginAnew(l)
 		} else {
 			l.tasks.pause(conf.Paused, err)

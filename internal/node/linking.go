@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,6 +49,16 @@ func openLinks(n *Node) {
 				return nil
 			}
 			return mirror.NewReplicaLog(t.Partition(id.Number))
+		},
+		Transactions: func(id mirror.PartitionID) mirror.Transactions {
+			t := n.set.TopicByID(id.Topic)
+			if t == nil || t.Partition(id.Number) == nil {
+				return mirror.NoTransactions{}
+			}
+			return mirror.NewReplicaTransactions(t.Partition(id.Number))
+		},
+		AskNode: func(ctx context.Context, node int32, question json.RawMessage) (json.RawMessage, error) {
+			return cluster.AskClaims(ctx, n.peers.commands, node, question)
 		},
 		Commit: n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
 	}))
@@ -160,6 +171,15 @@ func (l *linking) ListTasks() (list []cluster.TaskStatus) {
 		list = append(list, cluster.TaskStatus{Link: t.Link, Task: t.Task, Node: l.n.id.nodeID, State: string(t.State), Reason: t.Reason, Last: t.Last})
 	}
 	return list
+}
+
+// AnswerClaims is that of cluster.LinkServer.
+func (l *linking) AnswerClaims(question json.RawMessage) (json.RawMessage, error) {
+	s := l.service.Load()
+	if s == nil {
+		return nil, errors.New("the node has not started yet")
+	}
+	return s.AnswerClaims(question)
 }
 
 // ServeLink is that of cluster.LinkServer.

@@ -229,7 +229,7 @@ func (fo *following) followLocked(l *Leadership) {
 
 // tailOf is the answer of a leader's log for an epoch, as progress compares logs.
 func tailOf(log *storage.Log, l *Leadership, e record.Epoch) (tail progress.Tail, err error) {
-	if tail.Epoch, tail.End, err = log.EpochEnd(e); err != nil || !l.mirrors() {
+	if tail.Epoch, tail.End, err = log.EpochEnd(e); err != nil || !l.hasSourceEpochs() {
 		return tail, err
 	}
 	ends, err := logEnds(log)

@@ -61,6 +61,13 @@ func (l *Leadership) mirrors() bool {
 	return l.Mirror != nil && l.Mirror.State != meta.PartitionPromoted
 }
 
+// isFollowing tells whether the leader appends what the source has.
+func (l *Leadership) isFollowing() bool { return l.mirrors() && !l.Mirror.IsEndOfSource() }
+
+// hasSourceEpochs tells whether the leader begins no epoch in the log, which has those of the source. When it is decided how the transactions of a promoted partition end, the leader begins its own one, in which it writes
+// their markers.
+func (l *Leadership) hasSourceEpochs() bool { return l.mirrors() && !l.Mirror.IsDecided }
+
 // isReplicated tells whether there are other replicas.
 func (l *Leadership) isReplicated() bool { return len(l.Replicas) > 1 }
 
@@ -202,7 +209,7 @@ func beginning(log *storage.Log, l *Leadership, ends progress.Ends) progress.Sta
 	if hw, err := log.HighWatermark(); err == nil {
 		s.HighWatermark = hw
 	}
-	if l.mirrors() {
+	if l.hasSourceEpochs() {
 		return s // the log does not begin the epoch, and that of its batches is another matter
 	}
 	// The log may have begun the epoch, and have records of it.

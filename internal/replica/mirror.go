@@ -17,7 +17,7 @@ import (
 // after it. It returns
 //
 //	ErrNotLeader                     this node does not lead in that leader epoch any more, or not yet
-//	ErrNotMirroring                  the partition does not mirror
+//	ErrNotMirroring                  the partition does not mirror, or is being promoted
 //	ErrEpochAhead                    a batch has an epoch above the leader epoch, which must be raised first; nothing was stored
 //	record.ErrCorrupt, ErrMagic ...  they are no whole batches; nothing was stored
 //	ErrOffsetOutOfRange              a batch begins before the log's end
@@ -57,7 +57,7 @@ func appendMirrored(p *Partition, l *Leadership, items []storage.Item) error {
 	return nil
 }
 
-// checkMirror returns an error unless this node leads a partition that mirrors in the epoch of a leadership.
+// checkMirror returns an error unless this node leads a partition that follows its source in the epoch of a leadership.
 func checkMirror(p *Partition, l *Leadership) error {
 	now, err := p.checkEpoch(record.NoEpoch, false)
 	switch {
@@ -65,7 +65,7 @@ func checkMirror(p *Partition, l *Leadership) error {
 		return err
 	case now.Epoch != l.Epoch:
 		return ErrNotLeader
-	case !now.mirrors():
+	case !now.isFollowing():
 		return ErrNotMirroring
 	}
 	return nil

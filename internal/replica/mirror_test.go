@@ -611,29 +611,36 @@ func TestPromotion(t *testing.T) {
 		if err := c.produce("t", "x", AcksAll).err; !errors.Is(err, ErrMirrors) {
 			t.Errorf("a client's batch while it is promoted: %v", err)
 		}
-		c.mustMirror("t", in(4, "c")...) // what the source still had
+		if err := c.mirrorTo("t", in(4, "c")...); !errors.Is(err, ErrNotMirroring) {
+			t.Errorf("a batch of the source while it is promoted: %v", err)
+		}
+		c.changeMirror("t", func(m *meta.PartitionMirror) { m.IsDecided = true })
+		c.awaitNewestLeader("t")
+		if err := c.produce("t", "x", AcksAll).err; !errors.Is(err, ErrMirrors) {
+			t.Errorf("a client's batch while it is promoted: %v", err)
+		}
 		c.changeMirror("t", func(m *meta.PartitionMirror) { m.State = meta.PartitionPromoted })
 		c.awaitNewestLeader("t")
-		c.mustProduce("t", "d", "e")
+		c.mustProduce("t", "c", "d", "e")
 		c.awaitEqual("t", "a", "b", "c", "d", "e")
 		if err := c.mirrorTo("t", in(4, "f")...); !errors.Is(err, ErrNotMirroring) {
 			t.Errorf("it mirrors on: %v", err)
 		}
 		epoch := p.Leadership().Epoch
 		for _, m := range c.nodes {
-			if got := m.epochsOf("t"); !slices.Equal(got, []record.Epoch{3, 3, 4, epoch, epoch}) {
+			if got := m.epochsOf("t"); !slices.Equal(got, []record.Epoch{3, 3, epoch, epoch, epoch}) {
 				t.Errorf("node %d has the epochs %v", m.id, got)
 			}
 		}
 		if _, err := p.Trim(1); err != nil {
 			t.Errorf("a deletion of records: %v", err)
 		}
-		c.changeMirror("t", func(m *meta.PartitionMirror) { *m = *m.WithCut(3); m.State = meta.PartitionMirrors })
+		c.changeMirror("t", func(m *meta.PartitionMirror) { *m = *m.WithCut(2); m.State, m.IsDecided = meta.PartitionMirrors, false })
 		c.awaitNewestLeader("t")
 		c.mustMirror("t", in(5, "D")...)
-		c.awaitEqual("t", "b", "c", "D")
+		c.awaitEqual("t", "b", "D")
 		for _, m := range c.nodes {
-			if got := fmt.Sprint(m.tailsOf("t")); got != "map[1:[d e]]" {
+			if got := fmt.Sprint(m.tailsOf("t")); got != "map[1:[c d e]]" {
 				t.Errorf("node %d has kept %s", m.id, got)
 			}
 		}

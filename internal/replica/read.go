@@ -264,7 +264,7 @@ func (p *Partition) FindEnd(current record.Epoch, i Isolation) (Position, error)
 		return Nowhere(), err
 	}
 	at := Position{Offset: end, Time: record.NoTimestamp, Epoch: v.l.Epoch}
-	if v.l.mirrors() { // the next record will have an epoch of the source
+	if v.l.hasSourceEpochs() { // the next record will have an epoch of the source
 		at.Epoch = p.log.Load().EpochAt(end - 1)
 	}
 	return at, nil
@@ -304,7 +304,7 @@ func (p *Partition) FindStart(current record.Epoch) (Position, error) {
 	at := Position{Offset: start, Time: record.NoTimestamp, Epoch: record.NoEpoch}
 	if end, err := log.End(); err == nil && start < end {
 		at.Epoch = log.EpochAt(start)
-	} else if l := p.lead.Load(); !l.mirrors() { // the next record will have this epoch, which the log may not know yet
+	} else if l := p.lead.Load(); !l.hasSourceEpochs() { // the next record will have this epoch, which the log may not know yet
 		at.Epoch = l.Epoch
 	}
 	return at, err
@@ -346,7 +346,7 @@ func (p *Partition) EpochEnd(current, e record.Epoch) (record.Epoch, record.Offs
 
 func (p *Partition) epochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
 	log, l := p.log.Load(), p.lead.Load()
-	if e == l.Epoch && l.Leader == p.host.cfg.NodeID && !l.mirrors() {
+	if e == l.Epoch && l.Leader == p.host.cfg.NodeID && !l.hasSourceEpochs() {
 		end, err := log.End() // the epoch has not ended, and the log may not know it yet
 		return e, end, err
 	}

@@ -167,7 +167,7 @@ func (sub *subscription) judgeIn(l *Leadership) bool {
 	p.fence.RLock()
 	var err error
 	log, mustCut := p.log.Load(), l.mustCut(p)
-	if !mustCut && !l.mirrors() {
+	if !mustCut && !l.hasSourceEpochs() {
 		err = p.beginEpoch(log, l.Epoch) // the log must know where the epoch begins before it is compared
 	}
 	isPresent := p.lead.Load() == l

@@ -8,10 +8,11 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/txn/entry"
 )
 
 // Topic is the name of the topic that has the records of transactions.
-const Topic = "__transaction_state"
+const Topic = entry.Topic
 
 // Settings are the values of the cluster's configs for transactions. The zero value of a field means
 // Kafka's default.

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/txn/entry"
 )
 
 // A record's key is: version i16 (0), transactional id string. Its value begins with a version:
@@ -25,10 +25,7 @@ const (
 	lastEpochTag = 1000 // i16, only if derivedLast is not right
 )
 
-var (
-	errUnknownKind = errors.New("it is of a kind that this version does not know")
-	errInvalid     = errors.New("it is not valid")
-)
+var errInvalid = errors.New("it is not valid")
 
 // derivedLast is the epoch before that of a state, as far as the state tells.
 func derivedLast(st *state) int16 {
@@ -78,47 +75,25 @@ func appendValue(b []byte, st *state) []byte {
 }
 
 // decodeKey returns the transactional id of a key.
-func decodeKey(b []byte) (string, error) {
-	r := kbin.Reader{Src: b}
-	if version := r.Int16(); version != keyVersion {
-		return "", fmt.Errorf("%w: %d", errUnknownKind, version)
-	}
-	id := r.String()
-	if err := r.Complete(); err != nil {
-		return "", fmt.Errorf("the key of a transaction cannot be decoded: %w", err)
-	}
-	return id, nil
-}
+func decodeKey(b []byte) (string, error) { return entry.DecodeKey(b) }
 
 // decodeValue decodes a value. The result does not refer to the bytes.
 func decodeValue(b []byte) (state, error) {
-	r := kbin.Reader{Src: b}
-	version := r.Int16()
-	if version > valueVersion || version < 0 {
-		return state{}, fmt.Errorf("a transaction of version %d: %w", version, coord.ErrNewer)
+	last, hasLast := int16(noEpoch), false
+	t, err := entry.Decode(b, func(tag uint32, value []byte) {
+		if tag == lastEpochTag && len(value) == 2 {
+			last, hasLast = int16(binary.BigEndian.Uint16(value)), true
+		}
+	})
+	if errors.Is(err, entry.ErrNewer) {
+		return state{}, fmt.Errorf("%w: %w", err, coord.ErrNewer)
+	}
+	if err != nil {
+		return state{}, err
 	}
 	st := state{
-		producer: r.Int64(), epoch: r.Int16(), timeout: r.Int32(), status: status(r.Int8()),
-		previous: noProducer, next: noProducer, last: noEpoch,
+		producer: t.Producer, epoch: t.Epoch, timeout: t.Timeout, status: status(t.Status), previous: t.Previous, next: t.Next, updated: t.Updated, start: t.Start, version: t.Version, last: noEpoch,
 	}
-	list := readPartitions(&r, version)
-	st.updated, st.start = r.Int64(), r.Int64()
-	var tags [4][]byte // those that are known: the last one is lastEpochTag
-	if version >= 1 {
-		readTags(&r, func(tag uint32, value []byte) {
-			switch tag {
-			case 0, 1, 2:
-				tags[tag] = value
-			case lastEpochTag:
-				tags[3] = value
-			}
-		})
-	}
-	if err := r.Complete(); err != nil {
-		return state{}, fmt.Errorf("a transaction cannot be decoded: %w", err)
-	}
-	st.previous, st.next = int64Of(tags[0], noProducer), int64Of(tags[1], noProducer)
-	st.version = int16Of(tags[2], sameEpoch)
 	if err := st.check(); err != nil {
 		return state{}, err
 	}
@@ -126,9 +101,15 @@ func decodeValue(b []byte) (state, error) {
 		st.version = sameEpoch
 	}
 	if !st.isIdle() {
+		list := make([]TopicPartitions, len(t.Topics))
+		for i, one := range t.Topics {
+			list[i] = TopicPartitions(one)
+		}
 		st.partitions = makeSet(list)
 	}
-	st.last = int16Of(tags[3], derivedLast(&st))
+	if st.last = derivedLast(&st); hasLast {
+		st.last = last
+	}
 	return st, nil
 }
 
@@ -143,46 +124,4 @@ func (st *state) check() error {
 		return fmt.Errorf("a transaction of the producer id %d, and then %d, with the epoch %d: %w", st.producer, st.next, st.epoch, errInvalid)
 	}
 	return nil
-}
-
-// readPartitions reads a list of topics with partitions, which may be null. The partitions of one
-// topic may be in several entries.
-func readPartitions(r *kbin.Reader, version int16) (list []TopicPartitions) {
-	readLength, readString := r.ArrayLen, r.UnsafeString
-	if version >= 1 {
-		readLength, readString = r.CompactArrayLen, r.UnsafeCompactString
-	}
-	for n := readLength(); n > 0 && r.Ok(); n-- {
-		t := TopicPartitions{Topic: readString()}
-		for k := readLength(); k > 0 && r.Ok(); k-- {
-			t.Partitions = append(t.Partitions, r.Int32())
-		}
-		if version >= 1 {
-			readTags(r, func(uint32, []byte) {})
-		}
-		list = append(list, t)
-	}
-	return list
-}
-
-// readTags reads tagged fields. Unlike kmsg it ends when the bytes do, however many they are to be.
-func readTags(r *kbin.Reader, take func(tag uint32, value []byte)) {
-	for n := r.Uvarint(); n > 0 && r.Ok(); n-- {
-		tag, size := r.Uvarint(), r.Uvarint()
-		take(tag, r.Span(int(size)))
-	}
-}
-
-func int64Of(b []byte, otherwise int64) int64 {
-	if len(b) != 8 {
-		return otherwise
-	}
-	return int64(binary.BigEndian.Uint64(b))
-}
-
-func int16Of(b []byte, otherwise int16) int16 {
-	if len(b) != 2 {
-		return otherwise
-	}
-	return int16(binary.BigEndian.Uint16(b))
 }

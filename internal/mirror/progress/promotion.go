@@ -178,11 +178,11 @@ func (x *examination) addMarkers(all []Committed) {
 
 // judge says what is proven about the records that a partition has of an open transaction.
 func (x *examination) judge(h *Holding, o *Open) Claim {
-	c := Claim{Partition: h.Partition, Producer: o.Producer, Epoch: o.Epoch, MarkerEpoch: bumpEpoch(o.Epoch), First: o.First}
+	c := Claim{Partition: h.Partition, Producer: o.Producer, Epoch: o.Epoch, MarkerEpoch: BumpEpoch(o.Epoch), First: o.First}
 	last := x.lastDecision(h, o)
 	switch {
 	case last != nil && last.OwnEpoch || last == nil && x.isCommittedElsewhere(o):
-		commit, seen := true, x.markers[markerKey{o.Producer, bumpEpoch(o.Epoch)}]
+		commit, seen := true, x.markers[markerKey{o.Producer, BumpEpoch(o.Epoch)}]
 		if last != nil {
 			commit, seen = last.Commit, last.Seen
 			c.cite(last)
@@ -223,18 +223,18 @@ func (x *examination) lastDecision(h *Holding, o *Open) *Decision {
 func (d *Decision) closes(epoch int16) bool {
 	switch {
 	case d.OwnEpoch:
-		return d.MarkerEpoch == bumpEpoch(epoch)
+		return d.MarkerEpoch == BumpEpoch(epoch)
 	case d.Commit:
 		return d.MarkerEpoch == epoch
 	}
-	return d.MarkerEpoch == epoch || d.MarkerEpoch == bumpEpoch(epoch)
+	return d.MarkerEpoch == epoch || d.MarkerEpoch == BumpEpoch(epoch)
 }
 
 // isCommittedElsewhere tells whether some partition has the commit marker of a transaction of version 2. A commit marker with the epoch of the records themselves is that of an older client: it may
 // be that of any of its transactions.
 func (x *examination) isCommittedElsewhere(o *Open) bool {
-	_, ok := x.markers[markerKey{o.Producer, bumpEpoch(o.Epoch)}]
-	return ok && bumpEpoch(o.Epoch) > o.Epoch
+	_, ok := x.markers[markerKey{o.Producer, BumpEpoch(o.Epoch)}]
+	return ok && BumpEpoch(o.Epoch) > o.Epoch
 }
 
 // isOf tells whether open records are of the transaction that a decision of an older client ended, and not of a later one with the same epoch. Of a later one the coordinator had written that it goes on
@@ -267,8 +267,8 @@ func appendClosed(claims []Claim, h *Holding, d *Decision) []Claim {
 	return append(claims, c)
 }
 
-// bumpEpoch is the epoch after a producer's epoch; the last one has none.
-func bumpEpoch(e int16) int16 {
+// BumpEpoch is the epoch after a producer's epoch; the last one has none.
+func BumpEpoch(e int16) int16 {
 	if e == math.MaxInt16 {
 		return e
 	}
@@ -392,7 +392,7 @@ func (s *consensus) resolve(c *Claim) Resolution {
 		r.Outcome = AbortLacking
 	}
 	if !r.Commit {
-		r.MarkerEpoch = bumpEpoch(c.Epoch)
+		r.MarkerEpoch = BumpEpoch(c.Epoch)
 	}
 	return r
 }

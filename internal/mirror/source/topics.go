@@ -45,6 +45,11 @@ type Partition struct {
 
 // Describe describes the cluster and topics by their names; nil: all of them.
 func (s *Client) Describe(ctx context.Context, names []string) (*Cluster, error) {
+	return s.DescribeBy(ctx, anyBroker, names)
+}
+
+// DescribeBy is Describe by a broker of which the client knows.
+func (s *Client) DescribeBy(ctx context.Context, broker int32, names []string) (*Cluster, error) {
 	q := kmsg.NewPtrMetadataRequest()
 	q.AllowAutoTopicCreation = false
 	if names != nil {
@@ -55,7 +60,7 @@ func (s *Client) Describe(ctx context.Context, names []string) (*Cluster, error)
 		t.Topic = &name
 		q.Topics = append(q.Topics, t)
 	}
-	r, err := ask[*kmsg.MetadataResponse](ctx, s, anyBroker, q)
+	r, err := ask[*kmsg.MetadataResponse](ctx, s, broker, q)
 	if err != nil {
 		return nil, fmt.Errorf("asking the source for its topics: %w", err)
 	}
