@@ -103,7 +103,10 @@ func partingOfTest(p cluster.PartitionPlace) *cluster.PartingStatus {
 	case p.Partition == 1:
 		return &cluster.PartingStatus{State: "MIRRORING", End: 100, Start: 101, SourceEnd: 100, Contact: begunAt.Add(-time.Second), AsOf: begunAt.Add(-time.Second), Begun: begunAt}
 	}
-	return &cluster.PartingStatus{State: "GAP", End: 90, Start: 92, SourceEnd: 1100, Records: 1010, Bytes: 1500, Contact: begunAt.Add(-2 * time.Second), AsOf: begunAt.Add(-2500 * time.Millisecond), Begun: begunAt}
+	return &cluster.PartingStatus{
+		State: "GAP", End: 90, Start: 92, SourceEnd: 1100, Records: 1010, Bytes: 1500, Contact: begunAt.Add(-2 * time.Second), AsOf: begunAt.Add(-2500 * time.Millisecond), Begun: begunAt,
+		Transactions: []cluster.PartedTransaction{{Producer: 7000, Epoch: 3, First: 80, Outcome: "ABORTED_UNDECIDED"}, {Producer: 7001, Epoch: 0, First: -1, Commit: true, Outcome: "TORN"}}, More: 3,
+	}
 }
 
 // changes are the requests that were to change something, as "VERB TOPIC,...".
@@ -138,6 +141,14 @@ web             0  UNKNOWN             7           -      -        -        -  -
 lost: at least 1,010 records, about 1.50 kB, in 1 partition
 all that the source had committed by 2026-12-01 10:00:27.500 UTC is here; what was written there after that, in 2.5 s at most, need not be
 of 1 partition it is not known what was lost: who led here when the promotion began had not heard from the source
+
+transactions that have not ended here as at the source, or of which that is not known:
+TRANSACTION OF  EPOCH  TOPIC   PARTITION  FIRST OFFSET  OUTCOME
+producer 7001       0  orders          0             -  TORN
+producer 7000       3  orders          0            80  ABORTED_UNDECIDED
+and 3 more: -o json has them, the first thousand of each partition
+TORN: committed in some partitions, and aborted or missing in others, since readers had seen a part of it
+ABORTED_UNDECIDED: aborted here; nobody here knows whether the source has committed it
 `
 	if d := cmp.Diff(risk, errs); d != "" {
 		t.Error(d)
@@ -165,7 +176,8 @@ of 1 partition it is not known what was lost: who led here when the promotion be
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || errs != "" || err != nil || !r.Done || !r.Changed || r.DryRun || len(r.Partitions) != 2 || !slices.Equal(r.Topics, []string{"orders"}) || len(r.Before) != 1 || r.Problems == nil {
 		t.Fatalf("%d, %v: %+v\n%s", code, err, r, errs)
 	}
-	if p := r.Partitions[0]; *p.Records != 1010 || *p.Bytes != 1500 || *p.Seconds != 2.5 || *p.SourceEnd != 1100 || *p.MirrorEnd != 90 || *p.Start != 92 || !p.AsOf.Equal(begunAt.Add(-2500*time.Millisecond)) {
+	if p := r.Partitions[0]; *p.Records != 1010 || *p.Bytes != 1500 || *p.Seconds != 2.5 || *p.SourceEnd != 1100 || *p.MirrorEnd != 90 || *p.Start != 92 || !p.AsOf.Equal(begunAt.Add(-2500*time.Millisecond)) || p.MoreTransactions != 3 || len(p.Transactions) != 2 ||
+		*p.Transactions[0].FirstOffset != 80 || p.Transactions[1].FirstOffset != nil || !p.Transactions[1].Committed || p.Transactions[0].Meaning == "" {
 		t.Errorf("%+v", p)
 	}
 	f.expect(t, exitOK, "report north", "lost: at least 1,010 records", "not promoted: 1 partition\n")

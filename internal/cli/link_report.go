@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,17 +28,34 @@ type shownParting struct {
 	LastContact *time.Time `json:"lastContact"`
 	AsOf        *time.Time `json:"completeAsOf"` // all that the source had committed by then is here
 	Promoted    *time.Time `json:"promoted"`     // when the promotion began
+	// Transactions are those that have not ended here as at the source, or of which that is not known.
+	Transactions     []shownTransactionEnd `json:"transactions"`
+	MoreTransactions int                   `json:"moreTransactions,omitempty"`
+}
+
+// shownTransactionEnd is how a transaction has ended in a partition that was promoted.
+type shownTransactionEnd struct {
+	ProducerID    int64  `json:"producerId"`
+	ProducerEpoch int16  `json:"producerEpoch"`
+	FirstOffset   *int64 `json:"firstOffset"` // of its records; null: the partition has none that were open
+	Committed     bool   `json:"committed"`
+	Outcome       string `json:"outcome"`
+	Meaning       string `json:"meaning"`
 }
 
 // showParting is what is shown of a partition that was promoted.
 func showParting(p *shownMirror) shownParting {
-	s := shownParting{Topic: p.Topic, Partition: p.Partition, Source: p.Source, Was: cluster.StateUnknown}
+	s := shownParting{Topic: p.Topic, Partition: p.Partition, Source: p.Source, Was: cluster.StateUnknown, Transactions: []shownTransactionEnd{}}
 	of := p.status.Parting
 	if of == nil { // an older node has told of it
 		return s
 	}
 	s.Was, s.MirrorEnd, s.SourceEnd, s.Start, s.Records, s.Bytes = of.State, knownCount(of.End), knownCount(of.SourceEnd), knownCount(of.Start), knownCount(of.Records), knownCount(of.Bytes)
 	s.LastContact, s.AsOf, s.Promoted = knownTime(of.Contact), knownTime(of.AsOf), knownTime(of.Begun)
+	for _, t := range of.Transactions {
+		s.Transactions = append(s.Transactions, shownTransactionEnd{t.Producer, t.Epoch, knownCount(t.First), t.Commit, t.Outcome, explainOutcome(t.Outcome)})
+	}
+	s.MoreTransactions = of.More
 	if s.AsOf != nil && s.Promoted != nil {
 		s.Seconds = knownSeconds(max(0, s.Promoted.Sub(*s.AsOf)))
 	}
@@ -49,6 +67,21 @@ func knownTime(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+// explainOutcome says what it means that a transaction has ended in a way.
+func explainOutcome(outcome string) string {
+	switch outcome {
+	case "COMMITTED_BY_MARKER":
+		return "committed, as in another partition; records of it may be missing in partitions that nobody knows of"
+	case "ABORTED_UNDECIDED":
+		return "aborted here; nobody here knows whether the source has committed it"
+	case "ABORTED_LACKING":
+		return "aborted here in all partitions; the source has committed it, and records of it may be missing here"
+	case "TORN":
+		return "committed in some partitions, and aborted or missing in others, since readers had seen a part of it"
+	}
+	return "this version of leat does not know how it has ended"
 }
 
 // shownPartings is the output of the verb that reports.
@@ -117,7 +150,42 @@ func partingsText(list []shownParting) string {
 		t.addRow(p.Topic, strconv.Itoa(int(p.Partition)), p.Was, countCell(p.MirrorEnd), countCell(p.SourceEnd), countCell(p.Records), size, span, timeCell(p.AsOf), timeCell(p.LastContact))
 		sum.add(p)
 	}
-	return t.String() + sum.text()
+	return t.String() + sum.text() + transactionsText(list)
+}
+
+// transactionsText lists the transactions that have not ended here as at the source, those that are torn first.
+func transactionsText(list []shownParting) string {
+	type row struct {
+		p *shownParting
+		t *shownTransactionEnd
+	}
+	var rows []row
+	more := 0
+	for i := range list {
+		p := &list[i]
+		more += p.MoreTransactions
+		for k := range p.Transactions {
+			rows = append(rows, row{p, &p.Transactions[k]})
+		}
+	}
+	if len(rows) == 0 {
+		return ""
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(b.t.Outcome, a.t.Outcome) })
+	t := columns{head: []string{"TRANSACTION OF", ">EPOCH", "TOPIC", ">PARTITION", ">FIRST OFFSET", "OUTCOME"}}
+	for _, r := range rows[:min(len(rows), mostShownPlaces)] {
+		t.addRow(fmt.Sprintf("producer %d", r.t.ProducerID), strconv.Itoa(int(r.t.ProducerEpoch)), r.p.Topic, strconv.Itoa(int(r.p.Partition)), countCell(r.t.FirstOffset), r.t.Outcome)
+	}
+	text := "\ntransactions that have not ended here as at the source, or of which that is not known:\n" + t.String()
+	if hidden := len(rows) - min(len(rows), mostShownPlaces); hidden+more > 0 {
+		text += fmt.Sprintf("and %d more: -o json has them, the first thousand of each partition\n", hidden+more)
+	}
+	for i, r := range rows {
+		if i == 0 || rows[i-1].t.Outcome != r.t.Outcome {
+			text += r.t.Outcome + ": " + r.t.Meaning + "\n"
+		}
+	}
+	return text
 }
 
 // lossSum sums up what partitions have lost.

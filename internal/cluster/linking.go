@@ -213,6 +213,18 @@ type PartingStatus struct {
 	Contact time.Time `json:"contact,omitzero"`
 	AsOf    time.Time `json:"asOf,omitzero"`
 	Begun   time.Time `json:"begun,omitzero"`
+	// Transactions are those that were open then, or are missing here, and have not ended here as at the source, or of which that is not known: the first of them, and how many there are More.
+	Transactions []PartedTransaction `json:"transactions,omitempty"`
+	More         int                 `json:"more,omitempty"`
+}
+
+// PartedTransaction tells how a transaction has ended in a partition that was promoted.
+type PartedTransaction struct {
+	Producer int64  `json:"producer"`
+	Epoch    int16  `json:"epoch"` // of its records
+	First    int64  `json:"first"` // the offset of the first one; -1: the partition has ended it before, or has none of them
+	Commit   bool   `json:"commit"`
+	Outcome  string `json:"outcome"` // COMMITTED_BY_MARKER, ABORTED_UNDECIDED, ABORTED_LACKING or TORN: those outcomes of mirror/progress that are to be listed; or StateUnknown
 }
 
 // TaskStatus tells how a task of a link does, which runs on one node for the whole link.

@@ -17,6 +17,16 @@ func partingOf(m *meta.Image, r *meta.PartitionMirror) *PartingStatus {
 			s.Start, s.End = l.Start, l.Start
 		}
 	}
+	for i := range r.Decisions {
+		d := &r.Decisions[i]
+		switch name := outcomeName(d.Outcome); {
+		case name == "":
+		case len(s.Transactions) == mostTransactions:
+			s.More++
+		default:
+			s.Transactions = append(s.Transactions, PartedTransaction{d.Producer, d.Epoch, d.First, d.Commit, name})
+		}
+	}
 	p := r.Parting
 	if p == nil {
 		return s
@@ -61,6 +71,28 @@ func haltedState(s meta.PartitionMirrorState) string {
 		return "FAILED"
 	}
 	return StateUnknown
+}
+
+// outcomeName names how a transaction has ended, by the number of a progress.Outcome; "": as at the source.
+func outcomeName(outcome uint8) string {
+	names := [...]string{"", "", "COMMITTED_BY_MARKER", "ABORTED_UNDECIDED", "ABORTED_LACKING", "TORN"}
+	if int(outcome) < len(names) {
+		return names[outcome]
+	}
+	return StateUnknown
+}
+
+// countTransactions is how many transactions are told of in the status of a partition.
+func countTransactions(r *meta.PartitionMirror) (n int) {
+	if r == nil || r.State != meta.PartitionPromoted {
+		return 0
+	}
+	for i := range r.Decisions {
+		if outcomeName(r.Decisions[i].Outcome) != "" {
+			n++
+		}
+	}
+	return min(n, mostTransactions)
 }
 
 // addPartings adds to partitions in the order of a list of topics how they have parted from their sources.

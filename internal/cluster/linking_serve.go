@@ -22,6 +22,8 @@ const (
 	askLinksTime = 3 * time.Second
 	// mostDescribed is how many partitions an answer lists. With the longest names and reasons they fit into maxCommand.
 	mostDescribed = 400
+	// mostTransactions is how many transactions an answer lists of a partition; of several it lists no more than twice as many.
+	mostTransactions = 1000
 	// mostSentences is how many problems, warnings and steps an answer has, each, and mostSentence how many bytes each of their texts.
 	mostSentences = 100
 	mostSentence  = 1000
@@ -480,12 +482,14 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 			return a, refuseLink(controller.UnknownTopic, "The link %q has no topic %s here.", l.Name, name), nil
 		}
 	}
+	transactions := 0
 	for _, t := range topics {
 		for n := range t.Partitions {
 			switch p := statusByMeta(l, t, n); {
 			case !p.isBehind(q.After):
-			case len(a.Partitions) < mostDescribed:
+			case len(a.Partitions) < mostDescribed && transactions < mostTransactions && a.More == 0:
 				a.Partitions = append(a.Partitions, p)
+				transactions += countTransactions(t.Partitions[n].Mirror)
 			default:
 				a.More++
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/mirror/progress"
 	"github.com/leatstream/leat/internal/peer"
 )
 
@@ -366,7 +367,7 @@ func TestLinkAnswersFit(t *testing.T) {
 	for range mostDescribed {
 		shown.Partitions = append(shown.Partitions, PartitionStatus{
 			PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60},
-			Parting: &PartingStatus{"SOURCE_RECREATED", 1 << 60, 1 << 60, 1 << 60, 1 << 60, 1 << 60, time.Now(), time.Now(), time.Now()},
+			Parting: &PartingStatus{State: "SOURCE_RECREATED", End: 1 << 60, Start: 1 << 60, SourceEnd: 1 << 60, Records: 1 << 60, Bytes: 1 << 60, Contact: time.Now(), AsOf: time.Now(), Begun: time.Now(), Transactions: slices.Repeat([]PartedTransaction{{1 << 60, 1 << 14, 1 << 60, true, "COMMITTED_BY_MARKER"}}, 2*mostTransactions/mostDescribed)},
 		})
 	}
 	fits("a page", LinkAnswer{Partitions: shown.Partitions})
@@ -444,22 +445,34 @@ func TestPartingsAreDescribed(t *testing.T) {
 		}
 	}
 	change(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: topic.ID}}})
-	finish := &controller.LinksChange{Kind: controller.FinishPromotions}
-	for i, p := range []*meta.Parting{
-		{State: meta.PartitionGap, End: 90, SourceEnd: 100, Bytes: 1000, ContactMs: 3000, AsOfMs: 2000, BegunMs: 4000},
-		{SourceEnd: -1, Bytes: -1, End: 5},
-	} {
-		finish.Partitions = append(finish.Partitions, controller.MirrorPartition{Topic: topic.ID, Number: int32(i), LeaderEpoch: topic.Partitions[i].LeaderEpoch, End: int64(i) + 92, Parting: p})
+	promote := func(number int32, start, end int64, p *meta.Parting, decisions ...meta.MirrorDecision) {
+		t.Helper()
+		part := func() controller.MirrorPartition {
+			now := all[0].meta.image.Load().Topic("a").Partitions[number]
+			return controller.MirrorPartition{Topic: topic.ID, Number: number, LeaderEpoch: now.LeaderEpoch, End: start}
+		}
+		one := part()
+		one.Decisions = decisions
+		change(&controller.LinksChange{Kind: controller.DecidePromotions, LinkID: l.ID, Decided: controller.DecidedSum(all[0].meta.image.Load(), l.ID), Partitions: []controller.MirrorPartition{one}})
+		one = part()
+		one.End, one.Parting = end, p
+		change(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{one}})
 	}
-	change(finish)
+	promote(0, 90, 92, &meta.Parting{State: meta.PartitionGap, End: 90, SourceEnd: 100, Bytes: 1000, ContactMs: 3000, AsOfMs: 2000, BegunMs: 4000},
+		meta.MirrorDecision{Producer: 7, Epoch: 3, MarkerEpoch: 4, First: 80, Commit: true}, meta.MirrorDecision{Producer: 8, Epoch: 3, MarkerEpoch: 4, First: 81, Outcome: 3}, meta.MirrorDecision{Producer: 9, Epoch: 3, MarkerEpoch: 4, First: -1, Commit: true, Outcome: 5},
+		meta.MirrorDecision{Producer: 10, First: 82, Outcome: 77})
+	promote(1, 5, 5, &meta.Parting{SourceEnd: -1, Bytes: -1, End: 5})
 	first := all[0].meta.image.Load().Topic("a").Partitions
 	eventually(t, "the promotions are known", func() bool {
 		m := all[1].meta.image.Load()
 		return m.Topic("a") != nil && m.Topic("a").Partitions[0].Mirror.Equal(first[0].Mirror) && m.Topic("a").Partitions[1].Mirror.Equal(first[1].Mirror)
 	})
 	want := []*PartingStatus{
-		{State: "GAP", End: 90, Start: 92, SourceEnd: 100, Records: 10, Bytes: 1000, Contact: time.UnixMilli(3000).UTC(), AsOf: time.UnixMilli(2000).UTC(), Begun: time.UnixMilli(4000).UTC()},
-		{State: StateUnknown, End: 5, Start: 93, SourceEnd: -1, Records: -1, Bytes: -1},
+		{
+			State: "GAP", End: 90, Start: 90, SourceEnd: 100, Records: 10, Bytes: 1000, Contact: time.UnixMilli(3000).UTC(), AsOf: time.UnixMilli(2000).UTC(), Begun: time.UnixMilli(4000).UTC(),
+			Transactions: []PartedTransaction{{8, 3, 81, false, "ABORTED_UNDECIDED"}, {9, 3, -1, true, "TORN"}, {10, 0, 82, false, StateUnknown}},
+		},
+		{State: StateUnknown, End: 5, Start: 5, SourceEnd: -1, Records: -1, Bytes: -1},
 		nil, // it is being promoted
 	}
 	for _, m := range all {
@@ -476,13 +489,74 @@ func TestPartingsAreDescribed(t *testing.T) {
 			t.Error(states)
 		}
 	}
-	last := topic.Partitions[2]
-	change(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{{Topic: topic.ID, Number: 2, LeaderEpoch: last.LeaderEpoch, End: 7}}})
+	var many []meta.MirrorDecision
+	for n := range int64(mostTransactions + 5) {
+		many = append(many, meta.MirrorDecision{Producer: n, MarkerEpoch: 1, First: n, Outcome: 4})
+	}
+	promote(2, 7, 7, nil, many...)
 	list, silent, err := DescribeMirrors(t.Context(), all[0].ctl, l, []string{"a"})
 	if err != nil || len(silent) > 0 || len(list) != 3 {
 		t.Fatal(list, silent, err)
 	}
-	if d := cmp.Diff(&PartingStatus{State: StateUnknown, End: 7, Start: 7, SourceEnd: -1, Records: -1, Bytes: -1}, list[2].Parting); d != "" {
+	last := *list[2].Parting
+	if len(last.Transactions) != mostTransactions || last.More != 5 || last.Transactions[mostTransactions-1].Producer != mostTransactions-1 {
+		t.Errorf("%d transactions, and %d more", len(last.Transactions), last.More)
+	}
+	last.Transactions, last.More = nil, 0
+	if d := cmp.Diff(PartingStatus{State: StateUnknown, End: 7, Start: 7, SourceEnd: -1, Records: -1, Bytes: -1}, last); d != "" {
 		t.Errorf("its leader has told nothing: %s", d)
+	}
+}
+
+// TestPagesHaveFewTransactions proves that a page ends when it has many transactions, and that the pages together have all partitions.
+func TestPagesHaveFewTransactions(t *testing.T) {
+	all, _ := startLinked(t, 1)
+	l := north()
+	makeMirrors(t, all[0], l, 3, "a")
+	ask := func(q *controller.LinksChange) {
+		t.Helper()
+		results, refused, err := ChangeLinks(t.Context(), all[0].ctl, q)
+		if refused != nil || err != nil || slices.ContainsFunc(results, func(e *controller.Error) bool { return e != nil }) {
+			t.Fatal(results, refused, err)
+		}
+	}
+	topic := func() *meta.Topic { return all[0].meta.image.Load().Topic("a") }
+	ask(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: topic().ID}}})
+	var many []meta.MirrorDecision
+	for n := range int64(mostTransactions - 1) {
+		many = append(many, meta.MirrorDecision{Producer: n, MarkerEpoch: 1, First: n, Outcome: 4})
+	}
+	for n := range int32(3) {
+		decide := controller.MirrorPartition{Topic: topic().ID, Number: n, LeaderEpoch: topic().Partitions[n].LeaderEpoch, Decisions: many}
+		ask(&controller.LinksChange{Kind: controller.DecidePromotions, LinkID: l.ID, Decided: controller.DecidedSum(all[0].meta.image.Load(), l.ID), Partitions: []controller.MirrorPartition{decide}})
+		ask(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{{Topic: topic().ID, Number: n, LeaderEpoch: topic().Partitions[n].LeaderEpoch}}})
+	}
+	q := &LinkRequest{Verb: LinkDescribe, Name: "north"}
+	var pages []int
+	for {
+		a, refused, err := administratorOf(t, all[0]).ServeLinks(t.Context(), q)
+		if refused != nil || err != nil || len(a.Partitions) == 0 {
+			t.Fatal(a, refused, err)
+		}
+		pages = append(pages, len(a.Partitions))
+		if a.More == 0 {
+			break
+		}
+		q.After = &a.Partitions[len(a.Partitions)-1].PartitionPlace
+	}
+	if !slices.Equal(pages, []int{2, 1}) {
+		t.Errorf("the pages have %v partitions", pages)
+	}
+}
+
+// TestOutcomesHaveNames proves that exactly those ends of transactions are told of that people are to know, each by its own name.
+func TestOutcomesHaveNames(t *testing.T) {
+	for o, want := range map[progress.Outcome]string{
+		progress.CommitWhole: "", progress.AbortWhole: "", progress.CommitByMarker: "COMMITTED_BY_MARKER", progress.AbortUndecided: "ABORTED_UNDECIDED", progress.AbortLacking: "ABORTED_LACKING", progress.Torn: "TORN",
+		progress.Torn + 1: StateUnknown,
+	} {
+		if got := outcomeName(uint8(o)); got != want || (got != "") != o.IsListed() {
+			t.Errorf("outcome %d is %q, want %q", o, got, want)
+		}
 	}
 }
