@@ -47,7 +47,8 @@ type linkVerbs struct {
 
 func (a *app) newLink(dial linkDialer) *cobra.Command {
 	v := &linkVerbs{a, dial}
-	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newRestore(), v.newDelete(), v.newDoctor())
+	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newPromote(), v.newFailover(), v.newRestore(), v.newReport(),
+		v.newDelete(), v.newDoctor())
 }
 
 // add gives a verb what all verbs about links have.
@@ -117,8 +118,8 @@ func explainUnknownLink(ctx context.Context, cmd *cobra.Command, n *linkNode, na
 	if len(known) > 0 {
 		has = "has the links " + phrase.Join(known, "and") + ", and not " + name
 	}
-	return notFoundf("this cluster, %s, %s; a link belongs to the cluster that mirrors, and its source does not know of it: if this is the source, run \"%s %s\" on the machine of a node of the other cluster",
-		n.cluster, has, cmd.CommandPath(), quoteWord(name))
+	return notFoundf("this cluster, %s, %s; a link belongs to the cluster that mirrors, and its source does not know of it: if this is the source, run \"%s\" on the machine of a node of the other cluster",
+		n.cluster, has, strings.Join(append([]string{cmd.CommandPath()}, quoteWords(cmd.Flags().Args())...), " "))
 }
 
 // completeLinks proposes the names of links for the first argument.

@@ -86,8 +86,9 @@ func (v *linkVerbs) newDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Delete a link by which nothing mirrors any more", Args: cobra.ExactArgs(1), ValidArgsFunction: v.completeLinks,
 		SuggestFor: []string{"remove", "rm", "drop"},
-		Long: `Delete a link, with its login. It is refused while topics mirror by it, since they would neither go on nor become ordinary topics: delete those topics
-first. Nothing is changed at the source.`,
+		Long: `Delete a link, with its login. It is refused while topics mirror by it, since they would neither go on nor become ordinary topics: promote
+or delete them first ("leat link promote", or "leat link failover" if the source is gone). What "leat link report" tells of the link's topics goes with it. Nothing
+is changed at the source.`,
 		Example: `  leat link delete north`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := &cluster.LinkRequest{Verb: cluster.LinkDelete, Name: args[0]}

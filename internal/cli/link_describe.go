@@ -150,6 +150,7 @@ func explainMirror(link string, p *cluster.PartitionStatus, alike ...int32) (mea
 	skip := strings.Join(words, " ")
 	lost := fmt.Sprintf("the offsets %d to %d", p.From, p.To-1)
 	anew := fmt.Sprintf("\"leat topic delete %s\" drops what is here, and the link copies the topic anew from its start", topic)
+	ordinary := fmt.Sprintf("\"leat link failover %s %s --force\" makes an ordinary topic of it", name, topic)
 	switch p.State {
 	case stateMirroring, statePromoted:
 		return "", ""
@@ -160,7 +161,7 @@ func explainMirror(link string, p *cluster.PartitionStatus, alike ...int32) (mea
 	case stateRestoring:
 		return "it was written here, and is to mirror the cluster that has taken over: the offset is looked for up to which both have the same records", "nothing: it goes on by itself when the other cluster answers"
 	case stateWaiting:
-		return "the last try has failed", fmt.Sprintf("nothing if the reason passes: it is tried again by itself; \"leat link doctor %s\" finds out what is wrong", name)
+		return "the last try has failed", fmt.Sprintf("nothing if the reason passes: it is tried again by itself; \"leat link doctor %s\" finds out what is wrong; if the source is gone for good, \"leat link failover %s\"", name, name)
 	case statePaused:
 		return "a person has paused it", fmt.Sprintf("\"leat link resume %s %s\" has it go on, and \"leat link resume %s\" the whole link, if that is paused", name, topic, name)
 	case stateGap:
@@ -169,9 +170,9 @@ func explainMirror(link string, p *cluster.PartitionStatus, alike ...int32) (mea
 		return "it was behind for longer than the source keeps tombstones, so that keys which were deleted there may live on here: " + lost,
 			fmt.Sprintf("\"%s\" accepts that, and goes on; or %s", skip, anew)
 	case stateDeleted:
-		return "the source does not have the topic any more; what is here stays, and can be read", fmt.Sprintf("\"leat topic delete %s\" if nobody needs it here", topic)
+		return "the source does not have the topic any more; what is here stays, and can be read", fmt.Sprintf("\"leat topic delete %s\" if nobody needs it here; or %s", topic, ordinary)
 	case stateRecreated:
-		return "the source has another topic of the same name; what is here is the old one's, and can be read", anew + "; leave it as it is to keep the old one"
+		return "the source has another topic of the same name; what is here is the old one's, and can be read", anew + "; leave it as it is to keep the old one; or " + ordinary
 	case stateFailed:
 		return "what the source sends cannot be mirrored", fmt.Sprintf("mend it at the source; then \"%s\" tries again", skip)
 	case statePromoting:

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ import (
 // linkFake is a node that answers requests about links as a test says, and keeps them.
 type linkFake struct {
 	node  linkNode
+	in    io.Reader // nil: there is nothing to read
 	asked []cluster.LinkRequest
 }
 
@@ -56,6 +58,9 @@ func (f *linkFake) run(t *testing.T, args ...string) (code int, out, errs string
 	t.Helper()
 	var o, e strings.Builder
 	a := &app{in: strings.NewReader(""), out: &o, err: &e}
+	if f.in != nil {
+		a.in = f.in
+	}
 	root := &cobra.Command{Use: "leat", SilenceErrors: true, SilenceUsage: true}
 	root.AddCommand(a.newLink(func(cmd *cobra.Command, fn func(ctx context.Context, n *linkNode) error) error {
 		return fn(cmd.Context(), &f.node)
@@ -243,7 +248,12 @@ func TestLinkUsage(t *testing.T) {
 		"create north --from n:1 --user u":    "there is no flag --user: it is --source-user here",
 		"alter north --client-config x":       "there is no flag --client-config: it is --source-config here",
 		"pause north --user u":                "there is no flag --user",
-		"promote north":                       `"promote" is not a verb of "leat link"`,
+		"restore north":                       `"restore" is not a verb of "leat link"`,
+		"promote":                             `no argument was given: write "leat link promote NAME [TOPIC ...]"`,
+		"promote north":                       "it cannot be undone, and there is no terminal on which to ask you: give --yes",
+		"failover north orders --force":       "or --dry-run to see what would be lost",
+		"promote north --yes --wait=-1s":      "--wait -1s: give a time span",
+		"promote north --yes --force":         "there is no flag --force",
 		"status":                              `did you mean "describe"?`,
 	} {
 		f := answerLinks(cluster.LinkAnswer{})
@@ -385,9 +395,9 @@ func TestLinkIsElsewhere(t *testing.T) {
 			return a, nil, nil
 		})
 	}
-	for _, line := range []string{"describe north", "alter north --topics a", "pause north", "resume north orders", "delete north", "skip north orders 1", "doctor north"} {
-		verb := strings.Fields(line)[0]
-		with().expect(t, exitNotFound, line, "this cluster, here, has no link north, nor any other", "if this is the source, run \"leat link "+verb+" north\" on the machine of a node of the other cluster")
+	for _, line := range []string{"describe north", "alter north --topics a", "pause north", "resume north orders", "delete north", "skip north orders 1", "doctor north", "promote north --yes", "failover north orders --yes", "report north orders"} {
+		command, _, _ := strings.Cut(line, " --")
+		with().expect(t, exitNotFound, line, "this cluster, here, has no link north, nor any other", "if this is the source, run \"leat link "+command+"\" on the machine of a node of the other cluster")
 		with("south", "west").expect(t, exitNotFound, line, "has the links south and west, and not north")
 		with("nort").expect(t, exitNotFound, line, "this cluster, here, has no link north: did you mean nort?")
 	}
@@ -456,7 +466,7 @@ web 1 is UNKNOWN: no node has told how it does: it has no leader, or its leader 
     "leat topic describe web" and "leat cluster" show who leads, and which nodes are away
 
 orders 1-2 is WAITING: the last try has failed (connection refused)
-    nothing if the reason passes: it is tried again by itself; "leat link doctor north" finds out what is wrong
+    nothing if the reason passes: it is tried again by itself; "leat link doctor north" finds out what is wrong; if the source is gone for good, "leat link failover north"
 `
 	want = strings.Replace(want, "20+ 3.00 kB+", "20+  3.00 kB+", 1)
 	want = strings.ReplaceAll(want, "STATE                    LAG    BYTES", "STATE                   LAG     BYTES")

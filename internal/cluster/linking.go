@@ -29,6 +29,10 @@ const (
 	// LinkRestore has Topics of this cluster, or without any all that the link is for, mirror those of the source, which has mirrored them from here and was promoted. What is here beyond the place where
 	// both part is cut, and kept aside.
 	LinkRestore LinkVerb = "restore"
+	// LinkPromote begins the promotion of Topics; without any, of all topics of the link: they follow the source no more, and become ordinary ones. If some partition lacks anything that the
+	// source has, or the source does not answer, that is a problem, and nothing is changed. LinkFailover does the same for a source that is gone: that it answers is a problem, unless there is Force.
+	LinkPromote  LinkVerb = "promote"
+	LinkFailover LinkVerb = "failover"
 	// LinkCheck validates a link that is there, by Name, or one that is not, by Settings and Secrets.
 	LinkCheck LinkVerb = "check"
 
@@ -79,7 +83,7 @@ type LinkRequest struct {
 	Topics     []string    `json:"topics,omitempty"`     // by their names here
 	Partitions []int32     `json:"partitions,omitempty"` // of LinkSkip
 	DryRun     bool        `json:"dryRun,omitempty"`     // validate and say what would be done, and change nothing
-	Force      bool        `json:"force,omitempty"`      // of LinkCreate and LinkAlter: whatever problems there are
+	Force      bool        `json:"force,omitempty"`      // of LinkCreate, LinkAlter and LinkFailover: whatever problems there are
 	// Within is for how long a node may validate, in ns. What has not answered by then is a problem.
 	Within time.Duration `json:"within,omitempty"`
 	// After is, of LinkDescribe, the partition after which the list goes on; nil: from the first one on.
@@ -205,6 +209,34 @@ type PartitionStatus struct {
 	Lag         Lag           `json:"lag"`
 	LastContact time.Time     `json:"lastContact,omitzero"` // with the source, about this partition
 	RetryIn     time.Duration `json:"retryIn,omitempty"`    // with WAITING, in ns
+	// Parting is what was known of the source when the partition was promoted; nil: it was not.
+	Parting *PartingStatus `json:"parting,omitempty"`
+}
+
+// PartingStatus tells, of a partition that was promoted, what was known of its source when that began.
+type PartingStatus struct {
+	State     string `json:"state"`     // what the partition did until then, as in PartitionStatus.State; StateUnknown
+	End       int64  `json:"end"`       // from where on records of the source are missing here; -1: not known
+	Start     int64  `json:"start"`     // from where on clients write here; -1: not known
+	SourceEnd int64  `json:"sourceEnd"` // the last high watermark of the source that was known; -1: none was
+	Records   int64  `json:"records"`   // how many offsets lie between End and SourceEnd; -1: not known
+	Bytes     int64  `json:"bytes"`     // about how many bytes; -1: not known
+	// Contact is when the source last answered, AsOf a time at which it had committed nothing that is not here, and Begun when the promotion began; zero: not known.
+	Contact time.Time `json:"contact,omitzero"`
+	AsOf    time.Time `json:"asOf,omitzero"`
+	Begun   time.Time `json:"begun,omitzero"`
+	// Transactions are those that were open then, or are missing here, and have not ended here as at the source, or of which that is not known: the first of them, and how many there are More.
+	Transactions []PartedTransaction `json:"transactions,omitempty"`
+	More         int                 `json:"more,omitempty"`
+}
+
+// PartedTransaction tells how a transaction has ended in a partition that was promoted.
+type PartedTransaction struct {
+	Producer int64  `json:"producer"`
+	Epoch    int16  `json:"epoch"` // of its records
+	First    int64  `json:"first"` // the offset of the first one; -1: the partition has ended it before, or has none of them
+	Commit   bool   `json:"commit"`
+	Outcome  string `json:"outcome"` // COMMITTED_BY_MARKER, ABORTED_UNDECIDED, ABORTED_LACKING or TORN: those outcomes of mirror/progress that are to be listed; or StateUnknown
 }
 
 // TaskStatus tells how a task of a link does, which runs on one node for the whole link.

@@ -21,7 +21,9 @@ const (
 	// askLinksTime is how long another node may take to tell of the partitions that it mirrors.
 	askLinksTime = 3 * time.Second
 	// mostDescribed is how many partitions an answer lists. With the longest names and reasons they fit into maxCommand.
-	mostDescribed = 400
+	mostDescribed = 380
+	// mostTransactions is how many transactions an answer lists of a partition; of several it lists no more than twice as many.
+	mostTransactions = 1000
 	// mostSentences is how many problems, warnings and steps an answer has, each, and mostSentence how many bytes each of their texts.
 	mostSentences = 100
 	mostSentence  = 1000
@@ -84,6 +86,9 @@ func describeLinkChange(q *LinkRequest) string {
 	for _, p := range q.Partitions {
 		words = append(words, strconv.Itoa(int(p)))
 	}
+	if q.Verb == LinkFailover && q.Force {
+		words = append(words, "by force")
+	}
 	return strings.Join(words, " ")
 }
 
@@ -97,7 +102,7 @@ func tellLinkChange(a *LinkAnswer) (changed bool, whyNot error) {
 
 // checkLinkRequest refuses a request that cannot be served whatever the cluster is like.
 func checkLinkRequest(q *LinkRequest) *controller.Error {
-	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkRestore, LinkCheck, LinkList, LinkDescribe}
+	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkPromote, LinkFailover, LinkRestore, LinkCheck, LinkList, LinkDescribe}
 	size, secrets := 0, 0
 	for _, s := range q.Settings {
 		size += len(s.Key) + len(s.Value)
@@ -250,23 +255,7 @@ func stateByMeta(l *meta.Link, t *meta.Topic, r *meta.PartitionMirror) string {
 	case l.Paused || t.Mirror.State == meta.MirrorPaused:
 		return "PAUSED"
 	}
-	switch r.State { //nolint:exhaustive // the others are above, or are not known to stand still
-	case meta.PartitionGap:
-		return "GAP"
-	case meta.PartitionTombstonesLost:
-		return "TOMBSTONES_LOST"
-	case meta.PartitionEmptying:
-		return "CUTTING"
-	case meta.PartitionRestoring:
-		return "RESTORING"
-	case meta.PartitionRecreated:
-		return "SOURCE_RECREATED"
-	case meta.PartitionDeleted:
-		return "SOURCE_DELETED"
-	case meta.PartitionFailed:
-		return "FAILED"
-	}
-	return StateUnknown
+	return haltedState(r.State)
 }
 
 // statusByMeta is the status of a partition that no node has told of.
@@ -520,12 +509,14 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 			return a, refuseLink(controller.UnknownTopic, "The link %q has no topic %s here.", l.Name, name), nil
 		}
 	}
+	transactions := 0
 	for _, t := range topics {
 		for n := range t.Partitions {
 			switch p := statusByMeta(l, t, n); {
 			case !p.isBehind(q.After):
-			case len(a.Partitions) < mostDescribed:
+			case len(a.Partitions) < mostDescribed && transactions < mostTransactions && a.More == 0:
 				a.Partitions = append(a.Partitions, p)
+				transactions += countTransactions(t.Partitions[n].Mirror)
 			default:
 				a.More++
 			}
@@ -547,6 +538,26 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 			a.Partitions[i] = *p
 		}
 	}
+	addPartings(m, topics, a.Partitions)
 	a.Silent, a.Links = all.silent, []LinkStatus{all.sumUp(m, l)}
 	return a, nil, nil
+}
+
+// DescribeMirrors tells how the partitions of topics do that mirror by a link, or of all of its topics, by the answers of all nodes, and which nodes have not answered.
+func DescribeMirrors(ctx context.Context, c *Controller, l *meta.Link, topics []string) (list []PartitionStatus, silent []SilentNode, err error) {
+	q := &LinkRequest{Verb: LinkDescribe, Name: l.Name, Topics: topics}
+	for {
+		a, refused, err := describeLink(ctx, c, l, q)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case refused != nil: // a topic was deleted just now
+			return nil, nil, errors.New(refused.Message)
+		}
+		list, silent = append(list, a.Partitions...), a.Silent
+		if a.More == 0 || len(a.Partitions) == 0 {
+			return list, silent, nil
+		}
+		q.After = &a.Partitions[len(a.Partitions)-1].PartitionPlace
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/mirror/progress"
 	"github.com/leatstream/leat/internal/peer"
 )
 
@@ -288,7 +289,7 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 		q    LinkRequest
 		says string
 	}{
-		"an unknown verb":        {LinkRequest{Verb: "promote", Name: "north"}, `does not know "promote"`},
+		"an unknown verb":        {LinkRequest{Verb: "melt", Name: "north"}, `does not know "melt"`},
 		"no name":                {LinkRequest{Verb: LinkDelete}, `cannot have the name ""`},
 		"a name":                 {LinkRequest{Verb: LinkCreate, Name: "a b"}, `cannot have the name "a b"`},
 		"another cluster":        {LinkRequest{Verb: LinkPause, Name: "south"}, `no link "south" in this cluster, which is AAAAAAAAAAAAAAAAAAAAAA`},
@@ -332,6 +333,9 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 		{Verb: LinkCheck, Name: "north"},
 		{Verb: LinkSkip, Name: "north", Topics: []string{"a"}, Partitions: []int32{0, 7}},
 		{Verb: LinkPause, Name: "north"}, // it is paused
+		{Verb: LinkPromote, Name: "north", Topics: []string{"a"}},
+		{Verb: LinkFailover, Name: "north", Force: true},
+		{Verb: LinkFailover, Name: "north", DryRun: true},
 		{Verb: LinkAlter, Name: "north"},
 		{Verb: LinkDelete, Name: "north"},
 	} {
@@ -347,7 +351,7 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 	for _, g := range given {
 		about = append(about, fmt.Sprintf("%s %d %v %v", g.About, g.From, g.Refused, g.Err))
 	}
-	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
+	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "promote north a 1 <nil> <nil>", "failover north by force 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
 	if !slices.Equal(about, want) {
 		t.Errorf("%q", about)
 	}
@@ -372,7 +376,10 @@ func TestLinkAnswersFit(t *testing.T) {
 	name, worst := strings.Repeat("x", mostLinkText), strings.Repeat("\x01", mostReason+3) // JSON needs six bytes for one
 	var shown nodeLinks
 	for range mostDescribed {
-		shown.Partitions = append(shown.Partitions, PartitionStatus{PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60}})
+		shown.Partitions = append(shown.Partitions, PartitionStatus{
+			PartitionPlace: PartitionPlace{name, 1 << 30}, Source: name, State: "SOURCE_RECREATED", Reason: strings.Repeat("x", mostReason), From: 1 << 60, To: 1 << 60, End: 1 << 60, SourceEnd: 1 << 60, LastContact: time.Now(), Lag: Lag{1 << 60, 1 << 60, 1 << 60, 1 << 60},
+			Parting: &PartingStatus{State: "SOURCE_RECREATED", End: 1 << 60, Start: 1 << 60, SourceEnd: 1 << 60, Records: 1 << 60, Bytes: 1 << 60, Contact: time.Now(), AsOf: time.Now(), Begun: time.Now(), Transactions: slices.Repeat([]PartedTransaction{{1 << 60, 1 << 14, 1 << 60, true, "COMMITTED_BY_MARKER"}}, 2*mostTransactions/mostDescribed)},
+		})
 	}
 	told := TaskStatus{Task: "topics", Notes: slices.Repeat([]string{strings.Repeat("x", 2*mostReason)}, 2*mostNotes)}
 	long := strings.Repeat("x", 2*mostValue)
@@ -445,4 +452,134 @@ func FuzzLinkRequest(f *testing.F) {
 			t.Errorf("%+v becomes %+v: %v", q, same, err)
 		}
 	})
+}
+
+// TestPartingsAreDescribed proves that any node tells of each partition that was promoted what was known of its source then, and what was not known as that.
+func TestPartingsAreDescribed(t *testing.T) {
+	all, _ := startLinked(t, 2)
+	l := north()
+	makeMirrors(t, all[0], l, 3, "a")
+	topic := all[0].meta.image.Load().Topic("a")
+	change := func(q *controller.LinksChange) {
+		t.Helper()
+		results, refused, err := ChangeLinks(t.Context(), all[0].ctl, q)
+		if refused != nil || err != nil || slices.ContainsFunc(results, func(e *controller.Error) bool { return e != nil }) {
+			t.Fatal(results, refused, err)
+		}
+	}
+	change(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: topic.ID}}})
+	promote := func(number int32, start, end int64, p *meta.Parting, decisions ...meta.MirrorDecision) {
+		t.Helper()
+		part := func() controller.MirrorPartition {
+			now := all[0].meta.image.Load().Topic("a").Partitions[number]
+			return controller.MirrorPartition{Topic: topic.ID, Number: number, LeaderEpoch: now.LeaderEpoch, End: start}
+		}
+		one := part()
+		one.Decisions = decisions
+		change(&controller.LinksChange{Kind: controller.DecidePromotions, LinkID: l.ID, Decided: controller.DecidedSum(all[0].meta.image.Load(), l.ID), Partitions: []controller.MirrorPartition{one}})
+		one = part()
+		one.End, one.Parting = end, p
+		change(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{one}})
+	}
+	promote(0, 90, 92, &meta.Parting{State: meta.PartitionGap, End: 90, SourceEnd: 100, Bytes: 1000, ContactMs: 3000, AsOfMs: 2000, BegunMs: 4000},
+		meta.MirrorDecision{Producer: 7, Epoch: 3, MarkerEpoch: 4, First: 80, Commit: true}, meta.MirrorDecision{Producer: 8, Epoch: 3, MarkerEpoch: 4, First: 81, Outcome: 3}, meta.MirrorDecision{Producer: 9, Epoch: 3, MarkerEpoch: 4, First: -1, Commit: true, Outcome: 5},
+		meta.MirrorDecision{Producer: 10, First: 82, Outcome: 77})
+	promote(1, 5, 5, &meta.Parting{SourceEnd: -1, Bytes: -1, End: 5})
+	first := all[0].meta.image.Load().Topic("a").Partitions
+	eventually(t, "the promotions are known", func() bool {
+		m := all[1].meta.image.Load()
+		return m.Topic("a") != nil && m.Topic("a").Partitions[0].Mirror.Equal(first[0].Mirror) && m.Topic("a").Partitions[1].Mirror.Equal(first[1].Mirror)
+	})
+	want := []*PartingStatus{
+		{
+			State: "GAP", End: 90, Start: 90, SourceEnd: 100, Records: 10, Bytes: 1000, Contact: time.UnixMilli(3000).UTC(), AsOf: time.UnixMilli(2000).UTC(), Begun: time.UnixMilli(4000).UTC(),
+			Transactions: []PartedTransaction{{8, 3, 81, false, "ABORTED_UNDECIDED"}, {9, 3, -1, true, "TORN"}, {10, 0, 82, false, StateUnknown}},
+		},
+		{State: StateUnknown, End: 5, Start: 5, SourceEnd: -1, Records: -1, Bytes: -1},
+		nil, // it is being promoted
+	}
+	for _, m := range all {
+		a, refused, err := administratorOf(t, m).ServeLinks(t.Context(), &LinkRequest{Verb: LinkDescribe, Name: "north"})
+		if refused != nil || err != nil || len(a.Partitions) != 3 {
+			t.Fatal(a, refused, err)
+		}
+		for i, p := range a.Partitions {
+			if d := cmp.Diff(want[i], p.Parting); d != "" {
+				t.Errorf("node %d, partition %d: %s", m.id, i, d)
+			}
+		}
+		if states := a.Links[0].States; states["PROMOTED"] != 2 || states["PROMOTING"] != 1 {
+			t.Error(states)
+		}
+	}
+	var many []meta.MirrorDecision
+	for n := range int64(mostTransactions + 5) {
+		many = append(many, meta.MirrorDecision{Producer: n, MarkerEpoch: 1, First: n, Outcome: 4})
+	}
+	promote(2, 7, 7, nil, many...)
+	list, silent, err := DescribeMirrors(t.Context(), all[0].ctl, l, []string{"a"})
+	if err != nil || len(silent) > 0 || len(list) != 3 {
+		t.Fatal(list, silent, err)
+	}
+	last := *list[2].Parting
+	if len(last.Transactions) != mostTransactions || last.More != 5 || last.Transactions[mostTransactions-1].Producer != mostTransactions-1 {
+		t.Errorf("%d transactions, and %d more", len(last.Transactions), last.More)
+	}
+	last.Transactions, last.More = nil, 0
+	if d := cmp.Diff(PartingStatus{State: StateUnknown, End: 7, Start: 7, SourceEnd: -1, Records: -1, Bytes: -1}, last); d != "" {
+		t.Errorf("its leader has told nothing: %s", d)
+	}
+}
+
+// TestPagesHaveFewTransactions proves that a page ends when it has many transactions, and that the pages together have all partitions.
+func TestPagesHaveFewTransactions(t *testing.T) {
+	all, _ := startLinked(t, 1)
+	l := north()
+	makeMirrors(t, all[0], l, 3, "a")
+	ask := func(q *controller.LinksChange) {
+		t.Helper()
+		results, refused, err := ChangeLinks(t.Context(), all[0].ctl, q)
+		if refused != nil || err != nil || slices.ContainsFunc(results, func(e *controller.Error) bool { return e != nil }) {
+			t.Fatal(results, refused, err)
+		}
+	}
+	topic := func() *meta.Topic { return all[0].meta.image.Load().Topic("a") }
+	ask(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: topic().ID}}})
+	var many []meta.MirrorDecision
+	for n := range int64(mostTransactions - 1) {
+		many = append(many, meta.MirrorDecision{Producer: n, MarkerEpoch: 1, First: n, Outcome: 4})
+	}
+	for n := range int32(3) {
+		decide := controller.MirrorPartition{Topic: topic().ID, Number: n, LeaderEpoch: topic().Partitions[n].LeaderEpoch, Decisions: many}
+		ask(&controller.LinksChange{Kind: controller.DecidePromotions, LinkID: l.ID, Decided: controller.DecidedSum(all[0].meta.image.Load(), l.ID), Partitions: []controller.MirrorPartition{decide}})
+		ask(&controller.LinksChange{Kind: controller.FinishPromotions, Partitions: []controller.MirrorPartition{{Topic: topic().ID, Number: n, LeaderEpoch: topic().Partitions[n].LeaderEpoch}}})
+	}
+	q := &LinkRequest{Verb: LinkDescribe, Name: "north"}
+	var pages []int
+	for {
+		a, refused, err := administratorOf(t, all[0]).ServeLinks(t.Context(), q)
+		if refused != nil || err != nil || len(a.Partitions) == 0 {
+			t.Fatal(a, refused, err)
+		}
+		pages = append(pages, len(a.Partitions))
+		if a.More == 0 {
+			break
+		}
+		q.After = &a.Partitions[len(a.Partitions)-1].PartitionPlace
+	}
+	if !slices.Equal(pages, []int{2, 1}) {
+		t.Errorf("the pages have %v partitions", pages)
+	}
+}
+
+// TestOutcomesHaveNames proves that exactly those ends of transactions are told of that people are to know, each by its own name.
+func TestOutcomesHaveNames(t *testing.T) {
+	for o, want := range map[progress.Outcome]string{
+		progress.CommitWhole: "", progress.AbortWhole: "", progress.CommitByMarker: "COMMITTED_BY_MARKER", progress.AbortUndecided: "ABORTED_UNDECIDED", progress.AbortLacking: "ABORTED_LACKING", progress.Torn: "TORN",
+		progress.Torn + 1: StateUnknown,
+	} {
+		if got := outcomeName(uint8(o)); got != want || (got != "") != o.IsListed() {
+			t.Errorf("outcome %d is %q, want %q", o, got, want)
+		}
+	}
 }

@@ -224,9 +224,9 @@ func removeLink(m *meta.Image, id meta.UUID) (records []byte, refused *Error) {
 	}
 	switch {
 	case count == 1:
-		return nil, refuse(PolicyViolation, "The topic %s mirrors by the link %q: promote it or delete it first.", first, l.Name)
+		return nil, refuse(PolicyViolation, "The topic %s mirrors by the link %q: promote it first (\"leat link promote\", or \"leat link failover\" if the source is gone), or delete it.", first, l.Name)
 	case count > 1:
-		return nil, refuse(PolicyViolation, "%d topics mirror by the link %q, the first of them is %s: promote them or delete them first.", count, l.Name, first)
+		return nil, refuse(PolicyViolation, "%d topics mirror by the link %q, the first of them is %s: promote them first (\"leat link promote\", or \"leat link failover\" if the source is gone), or delete them.", count, l.Name, first)
 	}
 	return meta.Append(nil, meta.LinkRemoved{ID: id}), nil
 }

@@ -219,7 +219,7 @@ func TestLinkIsKeptWhileItIsUsed(t *testing.T) {
 	remove := &LinksChange{Kind: RemoveLink, LinkID: meta.UUID{15: 1}}
 	s.refuses("two mirrors", remove, PolicyViolation, `2 topics mirror by the link "north", the first of them is a`)
 	s.deleteTopic("b")
-	s.refuses("one mirror", remove, PolicyViolation, `The topic a mirrors by the link "north": promote it or delete it first`)
+	s.refuses("one mirror", remove, PolicyViolation, `The topic a mirrors by the link "north": promote it first ("leat link promote"`)
 	s.must(s.of(PromoteMirrors, "a"))
 	s.refuses("a mirror that is being promoted", remove, PolicyViolation, "The topic a mirrors")
 	s.must(s.decide("a", 0, 7))
@@ -528,7 +528,14 @@ func TestMirrorsArePromoted(t *testing.T) {
 	late := finish(0, 7)
 	late.Partitions[0].LeaderEpoch--
 	s.refuses("an earlier leader", late, FencedLeaderEpoch, "")
-	s.must(finish(0, 8))
+	first, parting := finish(0, 8), meta.Parting{State: meta.PartitionMirrors, End: 7, SourceEnd: 9, Bytes: 200, ContactMs: 30, AsOfMs: 20, BegunMs: 40}
+	first.Partitions[0].Parting = &meta.Parting{End: -1}
+	s.refuses("a parting that cannot be", first, InvalidRequest, "it parts from its source")
+	first.Partitions[0].Parting = &parting
+	s.must(first)
+	if p := s.topic("t").Partitions[0].Mirror.Parting; p == nil || *p != parting {
+		t.Errorf("%+v", p)
+	}
 	if p := s.topic("t").Partitions[0]; p.IsMirror() || p.LeaderEpoch != 5002 || !slices.Equal(p.Mirror.Lineages, []meta.Lineage{{Cluster: "origin"}, {Cluster: "here", Epoch: 5001, Start: 7}}) {
 		t.Errorf("%+v, %+v", p, p.Mirror)
 	}

@@ -39,6 +39,8 @@ type MirrorPartition struct {
 	// which the log of the leader ends, behind its markers.
 	End       int64                 `json:"end"`
 	Decisions []meta.MirrorDecision `json:"decisions,omitempty"` // of DecidePromotions
+	// Parting is, of FinishPromotions, what the leader knew of the source when the promotion began; nil: nothing.
+	Parting *meta.Parting `json:"parting,omitempty"`
 }
 
 // mirrorDecision decides the partitions of one change.
@@ -312,7 +314,7 @@ func (m *mirrorDecision) finishPromotion(t *meta.Topic, a *MirrorPartition) (rec
 		return nil, refused
 	}
 	next := *p.Mirror
-	next.State, next.Reason = meta.PartitionPromoted, ""
+	next.State, next.Reason, next.Parting = meta.PartitionPromoted, "", a.Parting
 	if records, refused = a.appendMirror(records, &next); refused != nil {
 		return nil, refused
 	}

@@ -309,7 +309,7 @@ func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions, most i
 			"partitions, and would be lost.", t.Name)
 	}
 	if t.IsMirror() {
-		return nil, refuse(PolicyViolation, "The topic %s mirrors one of another cluster, and gets as many partitions as that one: add them there, or promote the topic first.", t.Name)
+		return nil, refuse(PolicyViolation, "The topic %s mirrors one of another cluster, and gets as many partitions as that one: add them there, or promote the topic first (\"leat link promote\").", t.Name)
 	}
 	have := len(t.Partitions)
 	more := int(a.Count) - have

@@ -118,7 +118,7 @@ func followMirror(s *step, t *Topic) {
 		p := *t.Partitions[i].Mirror
 		p.State, p.Reason = next, ""
 		if next == PartitionMirrors {
-			p.IsDecided, p.Decisions = false, nil
+			p.IsDecided, p.Decisions, p.Parting = false, nil, nil
 		}
 		t.Partitions[i].Mirror = &p
 	}

@@ -539,6 +539,14 @@ func (r *reader) readPartitionMirror() (m PartitionMirror) {
 			}
 		}
 	}
+	if len(r.b) > 0 {
+		m.Parting = &Parting{}
+		r.readElement(func(r *reader) {
+			m.Parting.State = PartitionMirrorState(r.readState(uint8(PartitionPromoted)))
+			m.Parting.End, m.Parting.SourceEnd, m.Parting.Bytes = r.readInt64(), r.readInt64(), r.readInt64()
+			m.Parting.ContactMs, m.Parting.AsOfMs, m.Parting.BegunMs = r.readInt64(), r.readInt64(), r.readInt64()
+		})
+	}
 	return m
 }
 

@@ -96,6 +96,8 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{LinkACLUnset{UUID{1, 15: 2}, ACL{Principal: "User:a", Host: "*", Resource: TopicResource, Pattern: LiteralPattern, Name: "t", Operation: Read, Permission: Allow}}, "28011f0100000000000000000000000000000206557365723a61012a020301740303"},
 		{LinkQuotaSet{UUID{1, 15: 2}, QuotaID{QuotaEntity{User: NamedQuota("a"), ClientID: NamedQuota("")}, ProducerByteRate}, 1.5}, "29013201000000000000000000000000000002010161010000001270726f64756365725f627974655f726174653ff8000000000000"},
 		{LinkQuotaUnset{UUID{1, 15: 2}, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}}, "2a012a01000000000000000000000000000002010161000000001270726f64756365725f627974655f72617465"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, Parting: &Parting{PartitionGap, 100, 900, 5000, 1000, 700, 1100}}}, "26013b01020300000000000000000000000010ac020a00000000000000000000000000000000000000000000000000000d02c801880e904ed00ff80a9811"},
+		{PartitionMirrorSet{topic, 300, PartitionMirror{State: PartitionPromoted, Parting: &Parting{SourceEnd: -1, Bytes: -1}}}, "26013501020300000000000000000000000010ac020a00000000000000000000000000000000000000000000000000000700000101000000"},
 		{PartitionMirrorSet{Topic: topic, PartitionMirror: PartitionMirror{State: PartitionMirrors}}, "260115010203000000000000000000000000100001000000"},
 	} {
 		seen[c.want.recordTag()] = true

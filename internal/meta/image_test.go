@@ -339,6 +339,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionGap, Gap: OffsetRange{-1, math.MaxInt64}}},
 		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionMirrors, Begin: MirrorBegin{true, math.MaxInt64, id}}},
 		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionMirrors, TombstonesSince: math.MaxInt64}},
+		PartitionMirrorSet{id, 1, PartitionMirror{State: PartitionPromoted, Parting: &Parting{PartitionFailed, math.MaxInt64, -1, -1, math.MaxInt64, 0, math.MaxInt64}}},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, nil},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, []int32{2}},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, []int32{3}, []int32{2}},
@@ -397,7 +398,9 @@ func TestNewerIsRefused(t *testing.T) {
 		"a field of a quota of a link":                 grown(LinkQuotaSet{linkOf(1, "l").ID, QuotaID{QuotaEntity{User: NamedQuota("a")}, ProducerByteRate}, 1}, 2),
 		"a field of a mirror":                          grown(MirrorSet{id, mirrorOf(1)}, 2),
 		"a state of a mirror":                          Append(nil, MirrorSet{id, &Mirror{State: MirrorPromoted + 1}}),
-		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoting, Gap: OffsetRange{1, 2}, IsDecided: true}}, 2),
+		"a field of a partition that mirrors":          grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{}}}, 2),
+		"a field of a parting":                         grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{}}}, 2, 47),
+		"a state of a parting":                         Append(nil, PartitionMirrorSet{PartitionMirror: PartitionMirror{Parting: &Parting{State: PartitionPromoted + 1}}}),
 		"a state of a partition that mirrors":          Append(nil, PartitionMirrorSet{PartitionMirror: PartitionMirror{State: PartitionPromoted + 1}}),
 		"a field of a cut of a partition that mirrors": grown(PartitionMirrorSet{PartitionMirror: PartitionMirror{Cuts: []Cut{{}}}}, 2, 2+1+16+5),
 	} {

@@ -114,6 +114,37 @@ type PartitionMirror struct {
 	// epoch above all epochs of the source, in which the leader writes the markers. Both are set once, and then stay, since other partitions of the link follow them; they end if the partition mirrors again.
 	IsDecided bool
 	Decisions []MirrorDecision
+	// Parting is, of a partition that was promoted, what was known of its source then; nil: its leader has told nothing, or it was not promoted. It ends if the partition mirrors again.
+	Parting *Parting
+}
+
+// Parting is what the leader of a partition knew of its source when the promotion of the partition began. What is lost by the promotion is told from it. It never changes.
+type Parting struct {
+	State     PartitionMirrorState // what the partition did then; 0: that is not known
+	End       int64                // from where on records of the source are missing here: the end of the log, unless a loss behind it was accepted
+	SourceEnd int64                // the last high watermark of the source that was known; -1: none was
+	Bytes     int64                // about how many bytes the source has from End up to SourceEnd; -1: that is not known
+	// These are times in ms since 1970; 0: not known. ContactMs is when the source last answered, AsOfMs a time at which it had committed nothing that is not here, and BegunMs when the leader learned of the promotion.
+	ContactMs, AsOfMs, BegunMs int64
+}
+
+// Check returns what a parting has that cannot be.
+func (p *Parting) Check() error {
+	if p == nil {
+		return nil
+	}
+	if p.State >= PartitionPromoting || p.End < 0 || p.SourceEnd < -1 || p.Bytes < -1 || p.ContactMs < 0 || p.AsOfMs < 0 || p.BegunMs < 0 {
+		return fmt.Errorf("it parts from its source with %+v", *p)
+	}
+	return nil
+}
+
+// isEqual tells whether two say the same.
+func (p *Parting) isEqual(o *Parting) bool {
+	if p == nil || o == nil {
+		return p == o
+	}
+	return *p == *o
 }
 
 // MirrorDecision says how a transaction ends in a partition that is promoted.
@@ -232,7 +263,7 @@ func (r *PartitionMirror) Equal(o *PartitionMirror) bool {
 		return r == o
 	}
 	return r.State == o.State && r.Reason == o.Reason && r.Gap == o.Gap && r.Begin == o.Begin && r.TombstonesSince == o.TombstonesSince && slices.Equal(r.Lineages, o.Lineages) && slices.Equal(r.Cuts, o.Cuts) &&
-		r.hasDecisionsOf(o)
+		r.Parting.isEqual(o.Parting) && r.hasDecisionsOf(o)
 }
 
 // hasDecisionsOf tells whether two have the same decisions.
@@ -288,7 +319,7 @@ func (r *PartitionMirror) Check() error {
 			return fmt.Errorf("cuts %v", r.Cuts)
 		}
 	}
-	return nil
+	return r.Parting.Check()
 }
 
 // PartitionMirrorSet sets how far a partition of a topic mirrors that has a Mirror. One with a new cut stands behind the record that raises the partition's leader epoch,

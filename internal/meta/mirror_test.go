@@ -61,7 +61,7 @@ func (mt *mirrorModelTopic) follow() {
 		case mt.mirror.State == MirrorPromoting && !isPromoted:
 			next.State, next.Reason = PartitionPromoting, ""
 		case mt.mirror.State < MirrorPromoting && isPromoted:
-			next.State, next.Reason, next.IsDecided, next.Decisions = PartitionMirrors, "", false, nil
+			next.State, next.Reason, next.IsDecided, next.Decisions, next.Parting = PartitionMirrors, "", false, nil, nil
 		}
 		mt.parts[i].Mirror = &next
 	}
@@ -173,6 +173,10 @@ func (md *mirrorModel) mirrorPartition(id UUID, mt *mirrorModelTopic, i int) {
 	}
 	if md.rnd.IntN(3) == 0 {
 		next.Begin, next.TombstonesSince = MirrorBegin{true, int64(md.rnd.IntN(9)), UUID{15: byte(md.rnd.IntN(3))}}, int64(md.rnd.IntN(3))
+	}
+	next.Parting = nil
+	if next.State == PartitionPromoted && md.rnd.IntN(2) == 0 {
+		next.Parting = &Parting{PartitionMirrors, int64(md.rnd.IntN(9)), int64(md.rnd.IntN(9)), -1, int64(md.rnd.IntN(3)), 0, 1}
 	}
 	p.Mirror = &next
 	md.entry = Append(md.entry, PartitionMirrorSet{id, int32(i), next})
@@ -338,6 +342,13 @@ func TestMirrorsAreRefused(t *testing.T) {
 		of(func(p *PartitionMirror) { p.Lineages[0].Start = -1 }),
 		of(func(p *PartitionMirror) { p.Lineages[0].Start = 7 }),
 		of(func(p *PartitionMirror) { p.Lineages = lineages }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{State: PartitionPromoting} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{End: -1} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{SourceEnd: -2} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{Bytes: -2} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{ContactMs: -1} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{AsOfMs: -1} }),
+		of(func(p *PartitionMirror) { p.Parting = &Parting{BegunMs: -1} }),
 	)
 	promoting := one.with(func(r *Mirror) { r.State = MirrorPromoting })
 	promoted := one.with(func(r *Mirror) { r.State = MirrorPromoted })
@@ -460,6 +471,22 @@ func TestPendingCuts(t *testing.T) {
 	var none *PartitionMirror
 	if _, ok := none.PendingCut(0); ok || none.LastCut() != (Cut{}) {
 		t.Error("an ordinary partition has a cut")
+	}
+}
+
+// TestPartingsAreCompared proves that two partitions are equal only if what was known of their sources is.
+func TestPartingsAreCompared(t *testing.T) {
+	with := func(p *Parting) *PartitionMirror { return &PartitionMirror{State: PartitionPromoted, Parting: p} }
+	one := Parting{PartitionMirrors, 1, 2, 3, 4, 5, 6}
+	same, other := one, one
+	other.BegunMs++
+	if !with(&one).Equal(with(&same)) || !with(nil).Equal(with(nil)) {
+		t.Error("equal ones are not")
+	}
+	for _, p := range []*Parting{nil, {}, &other} {
+		if with(&one).Equal(with(p)) || with(p).Equal(with(&one)) {
+			t.Errorf("%+v is equal to %+v", one, p)
+		}
 	}
 }
 

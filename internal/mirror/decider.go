@@ -89,7 +89,7 @@ func (d *decider) decide(ctx context.Context, k controller.LinksKind, list []dec
 func (d *decision) request() controller.MirrorPartition {
 	q := d.p.mirrorPartition(d.a.Local)
 	if d.isFinish {
-		q.End = int64(d.end)
+		q.End, q.Parting = int64(d.end), d.p.parting()
 		return q
 	}
 	switch d.a.Kind {

@@ -68,6 +68,7 @@ type partition struct {
 	// While isPaced what was read is appended in pieces, and held has the append of those that are left: somebody calls appendMore.
 	isPaced bool
 	held    progress.Action
+	parted  *meta.Parting // while it is being promoted: what was known of the source then
 
 	reading   *reading // of a partition of the coordinators' log of a source; nil: it is one that mirrors. Set once
 	promotion promotion
@@ -118,6 +119,7 @@ func (p *partition) follow() {
 		p.at = o
 		p.machine.Assigned(o.assignment())
 	}
+	p.followPromotion(was)
 }
 
 func (p *partition) resign() {
@@ -413,6 +415,7 @@ type PartitionStatus struct {
 	// LastContact is when the source last answered for the partition; zero: it has not.
 	LastContact time.Time
 	RetryIn     time.Duration // with Waiting
+	Parting     *meta.Parting // with Promoting: what was known of the source when that began; nil: the log cannot be used now
 }
 
 // status tells how the partition does; ok is false if this node does not lead it any more.

@@ -351,6 +351,7 @@ func (s *Service) setRates(img *meta.Image) {
 func (s *Service) Status(link meta.UUID) (list []PartitionStatus) {
 	for _, p := range s.partitionsOf(link) {
 		if st, ok := p.status(); ok {
+			st.Parting = p.parting()
 			list = append(list, st)
 		}
 	}

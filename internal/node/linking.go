@@ -15,6 +15,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror"
+	"github.com/leatstream/leat/internal/mirror/progress"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/sealing"
 )
@@ -146,6 +147,12 @@ func (l *linking) statusOf(s *mirror.PartitionStatus) cluster.PartitionStatus {
 	if s.Status.Source.HighWatermark >= 0 {
 		lag.Records, lag.Bytes = s.Lag.Records, s.Lag.Bytes
 	}
+	if missing := int64(s.Range.To - s.Log.End); s.State == progress.Gap && missing > lag.Records {
+		lag.Records = missing // the source begins there, and has not said since how far it goes
+	}
+	if lag.Records > 0 && s.Lag.Bytes == 0 {
+		lag.Bytes = -1 // nothing was read here from which it could be told
+	}
 	if s.Lag.IsKnown {
 		lag.Behind, lag.RPO = s.Lag.Behind, s.Lag.RPO
 	}
@@ -210,6 +217,8 @@ func (l *linking) ServeLink(ctx context.Context, q *cluster.LinkRequest) (a clus
 		refused, err = r.skip(ctx)
 	case cluster.LinkRestore:
 		refused, err = r.restore(ctx)
+	case cluster.LinkPromote, cluster.LinkFailover:
+		refused, err = r.promote(ctx)
 	case cluster.LinkCheck:
 		refused, err = r.checkOnly(ctx)
 	default:

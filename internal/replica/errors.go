@@ -26,7 +26,7 @@ var (
 	ErrUnknownEpoch = errors.New("leader epoch is newer than the current one")
 	// ErrMirrors is returned for what a client writes, a marker of a transaction and a deletion of records while the partition mirrors
 	// another cluster's: it has what that one has, and nothing else.
-	ErrMirrors = errors.New("the partition mirrors one of another cluster, and clients write there; promote the topic to write here")
+	ErrMirrors = errors.New("the partition mirrors one of another cluster, and clients write there; \"leat link promote\" makes an ordinary topic of it, to which they write here")
 	// ErrNotMirroring is returned for what is mirrored, if the partition does not mirror, or not any more.
 	ErrNotMirroring = errors.New("the partition does not mirror one of another cluster")
 	// ErrEpochAhead is returned for a batch that is mirrored and has an epoch above the partition's leader epoch: clients would take this

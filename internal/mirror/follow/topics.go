@@ -244,5 +244,5 @@ func (p *topicPlanner) warnOfOthers(source []SourceTopic) {
 	}
 	p.warnOf(missing, "is named, and the source has no such topic, or does not let the link see it", "are named, and the source has no such topics, or does not let the link see them")
 	p.warnOf(gone, "has no topic at the source any more, and stays as it is", "have no topics at the source any more, and stay as they are")
-	p.warnOf(left, "is mirrored, and the link's patterns do not choose it any more: promote it, or delete it", "are mirrored, and the link's patterns do not choose them any more: promote them, or delete them")
+	p.warnOf(left, "is mirrored, and the link's patterns do not choose it any more: promote it (\"leat link promote\"), or delete it", "are mirrored, and the link's patterns do not choose them any more: promote them (\"leat link promote\"), or delete them")
 }

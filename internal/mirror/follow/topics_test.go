@@ -169,7 +169,7 @@ func TestTopics(t *testing.T) {
 		{
 			name: "mirrors that are not chosen any more", topics: filter("orders-de", ""),
 			here:     []follow.LocalTopic{mirrorOf("orders-de", "orders-de", 1, 12), mirrorOf("orders-fr", "orders-fr", 2, 6), mirrorOf("w", "web.clicks", 6, 3)},
-			warnings: []string{"orders-fr, w are mirrored, and the link's patterns do not choose them any more: promote them, or delete them."},
+			warnings: []string{"orders-fr, w are mirrored, and the link's patterns do not choose them any more: promote them (\"leat link promote\"), or delete them."},
 		},
 	} {
 		if c.source == nil {
