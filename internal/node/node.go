@@ -254,11 +254,8 @@ func (n *Node) becomeActive(ctx context.Context) error {
 // sweepLogs has the store deal with directories that belong to no replica of this node. The node must be active:
 // then its image has everything that was decided before this start.
 func sweepLogs(n *Node) {
-	wasRemoved := func(id storage.LogID) bool { return isReplicaElsewhere(n.image.Load(), id, n.id.nodeID) }
-	n.store.Sweep(
-		func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil && !wasRemoved(id) },
-		func(id storage.LogID) bool { return n.deleted.containsLog(id) || wasRemoved(id) },
-	)
+	hasMoved := func(id storage.LogID) bool { return isReplicaElsewhere(n.image.Load(), id, n.id.nodeID) }
+	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil && !hasMoved(id) }, n.deleted.containsLog, hasMoved)
 }
 
 // openEngine replays the metadata and recovers the logs.
