@@ -21,6 +21,9 @@ type describedLink struct {
 	TopicList     []shownMirrorTopic   `json:"topicList"`
 	PartitionList []shownMirror        `json:"partitionList"`
 	Silent        []cluster.SilentNode `json:"silentNodes"`
+
+	Tails cluster.TailSum        `json:"tails"` // what cuts have taken from replicas of these topics, and is kept
+	Uncut []cluster.UncutReplica `json:"uncut"` // replicas of these topics that cannot make a cut
 }
 
 // shownMirrorTopic is a topic that mirrors in the output, over all of its partitions.
@@ -82,7 +85,7 @@ is the reason, and what to do about it. With topics, by their names here, those 
 
 // describe asks for a link and its partitions, page by page.
 func (v *linkVerbs) describe(ctx context.Context, cmd *cobra.Command, n *linkNode, name string, topics []string) (*describedLink, error) {
-	d := &describedLink{TopicList: []shownMirrorTopic{}, PartitionList: []shownMirror{}, Silent: []cluster.SilentNode{}}
+	d := &describedLink{TopicList: []shownMirrorTopic{}, PartitionList: []shownMirror{}, Silent: []cluster.SilentNode{}, Uncut: []cluster.UncutReplica{}}
 	q := &cluster.LinkRequest{Verb: cluster.LinkDescribe, Name: name, Topics: topics}
 	for {
 		a, err := v.ask(ctx, cmd, n, q)
@@ -91,6 +94,7 @@ func (v *linkVerbs) describe(ctx context.Context, cmd *cobra.Command, n *linkNod
 		}
 		if len(a.Links) == 1 {
 			d.shownLink, d.Silent = showLink(&a.Links[0]), append(d.Silent[:0], a.Silent...)
+			d.Tails, d.Uncut = a.Tails, append(d.Uncut[:0], a.Uncut...)
 		}
 		for i := range a.Partitions {
 			d.add(&a.Partitions[i])
@@ -206,6 +210,10 @@ func (d *describedLink) text() string {
 	}
 	d.writeTasks(&b)
 	d.writePlaces(&b)
+	b.WriteString(uncutText(d.Uncut))
+	if d.Tails.Tails > 0 {
+		_, _ = fmt.Fprintf(&b, "\n%s of records that cuts have taken are kept, by all replicas together: \"leat link tail list\" shows them\n", formatSize(float64(d.Tails.Bytes)))
+	}
 	return b.String()
 }
 

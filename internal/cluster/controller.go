@@ -57,6 +57,8 @@ type ControllerConfig struct {
 	Securing SecuringServer
 	// Linking does what a node does about links; nil: nothing does.
 	Linking LinkServer
+	// Tails has what cuts have taken from this node's replicas; nil: nothing has it.
+	Tails TailServer
 	// Record is told of each command that a holder of a node's data directory has given to this node; nil: nobody is.
 	Record func(g *Given)
 	Logger *slog.Logger
@@ -85,6 +87,7 @@ type Controller struct {
 	work     *worker // of nodes' own commands
 	clients  *worker // of commands that clients have caused
 	forwards *worker // of clients' requests
+	tails    tailWorkers
 	wishes   *topicWishes
 	reaches  *reaches
 }
@@ -94,6 +97,7 @@ type Controller struct {
 func NewController(ctx context.Context, cfg ControllerConfig) *Controller {
 	c := &Controller{
 		cfg: cfg, work: newWorker(ctx, maxCommands), clients: newWorker(ctx, maxCommands), forwards: newWorker(ctx, maxForwards),
+		tails: newTailWorkers(ctx),
 	}
 	c.wishes = newTopicWishes(ctx, c.askForTopics)
 	c.reaches = newReaches(ctx, c)
@@ -108,6 +112,7 @@ func (c *Controller) Close() {
 	c.work.close()
 	c.clients.close()
 	c.forwards.close()
+	c.tails.close()
 }
 
 // Notify takes what the Links tell of connections, so that the active controller soon knows of the end

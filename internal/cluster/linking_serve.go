@@ -186,6 +186,8 @@ type nodeLinks struct {
 	Shares     []linkShare       `json:"shares"`
 	Tasks      []TaskStatus      `json:"tasks"`
 	Partitions []PartitionStatus `json:"partitions"`
+	Tails      TailSum           `json:"tails,omitzero"` // of the replicas of the link on this node
+	Uncut      []UncutReplica    `json:"uncut,omitempty"`
 }
 
 // linkShare is how a link does, for the partitions that one node leads.
@@ -328,6 +330,7 @@ func tellLinks(c *Controller, q *linkQuestion) (a nodeLinks) {
 		}
 	}
 	if l := m.Links().Find(q.Link); l != nil {
+		a.Tails, a.Uncut = tellCuts(c, m, l, q.Topics)
 		for _, p := range listOwnMirrors(c, l, mirrorsOf(m, l.ID, q.Topics)) {
 			if p.isBehind(q.After) && !p.isBehind(&q.Through) && len(a.Partitions) < mostDescribed {
 				a.Partitions = append(a.Partitions, p)
@@ -493,6 +496,7 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 			a.Partitions[i] = *p
 		}
 	}
+	all.addCuts(&a)
 	a.Silent, a.Links = all.silent, []LinkStatus{all.sumUp(m, l)}
 	return a, nil, nil
 }

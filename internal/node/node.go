@@ -113,7 +113,7 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 	n.loggers = newLoggers(to, cfg.LogLevel)
 	n.securing = newSecuring(n)
 	n.image.Store(meta.Empty())
-	n.keys.n, n.linking.n = n, n
+	n.keys.n, n.linking.n, n.linking.tails.n = n, n, n
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.failing, n.fail = context.WithCancel(n.ctx)
 	if err := n.start(ctx); err != nil {
@@ -308,7 +308,7 @@ func (n *Node) openEngine() error {
 		ServeClient: func(ctx context.Context, q *wire.Carried, r *wire.Request) error {
 			return n.broker.ServeForwarded(ctx, q, r)
 		},
-		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking,
+		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking, Tails: &n.linking.tails,
 		Record: func(g *cluster.Given) { recordCommand(n, g) },
 	}, n.brokerEpoch.Load); err != nil {
 		return err

@@ -6,7 +6,7 @@ import "strconv"
 // connection that has not proven itself.
 const (
 	FirstKey int16 = 20000
-	LastKey  int16 = 20031
+	LastKey  int16 = 20063
 )
 
 // The private keys. A number is never used for something else.
@@ -56,6 +56,12 @@ const (
 	LinksShow  int16 = 20030 // what a node knows of the partitions that it mirrors
 )
 
+// The private keys by which people see, read and discard what cuts have taken from partitions.
+const (
+	TailsServe int16 = 20032 // have the node ask all nodes
+	TailsShow  int16 = 20033 // have the node list, read or discard its own; it may have records
+)
+
 // privateKeys are the names of the keys, and whether a request is not answered.
 var privateKeys = [...]struct {
 	name   string
@@ -92,6 +98,8 @@ var privateKeys = [...]struct {
 	LinksChange - FirstKey:      {name: "LinksChange"},
 	LinksServe - FirstKey:       {name: "LinksServe"},
 	LinksShow - FirstKey:        {name: "LinksShow"},
+	TailsServe - FirstKey:       {name: "TailsServe"},
+	TailsShow - FirstKey:        {name: "TailsShow"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.
