@@ -14,6 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/node"
 	"github.com/leatstream/leat/internal/peer"
 )
 
@@ -33,6 +34,9 @@ type linkNode struct {
 	// keepsSecrets tells that nobody can read what is sent to the node.
 	keepsSecrets bool
 	serve        func(ctx context.Context, q *cluster.LinkRequest) (cluster.LinkAnswer, *controller.Error, error)
+	tails        func(ctx context.Context, q *cluster.TailRequest) (cluster.TailAnswer, *controller.Error, error)
+	clients      []string // addresses at which clients on this machine reach it
+	authority    string   // the file with the certificates of the cluster's authority; "": it has none
 }
 
 // linkDialer runs fn with the node that the flags of a verb name.
@@ -48,7 +52,7 @@ type linkVerbs struct {
 func (a *app) newLink(dial linkDialer) *cobra.Command {
 	v := &linkVerbs{a, dial}
 	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newPromote(), v.newFailover(), v.newRestore(), v.newReport(),
-		v.newDelete(), v.newDoctor())
+		v.newTail(), v.newDelete(), v.newDoctor())
 }
 
 // add gives a verb what all verbs about links have.
@@ -72,8 +76,15 @@ func (a *app) dialLinks(cmd *cobra.Command, fn func(ctx context.Context, n *link
 		a.timeout = linkTimeout
 	}
 	return a.withHolder(cmd, func(ctx context.Context, h *heldNode) error {
-		isLocal := !slices.ContainsFunc(a.addressesOf(cmd, h), func(address string) bool { return !isLoopback(address) })
-		return fn(ctx, &linkNode{cluster: h.Cluster.String(), addresses: h.addresses(), keepsSecrets: isLocal || h.conn.Session().IsBound, serve: h.admin.ServeLinks})
+		at := a.addressesOf(cmd, h)
+		isLocal := !slices.ContainsFunc(at, func(address string) bool { return !isLoopback(address) })
+		n := &linkNode{cluster: h.Cluster.String(), addresses: h.addresses(), keepsSecrets: isLocal || h.conn.Session().IsBound, serve: h.admin.ServeLinks, tails: h.admin.ServeTails, clients: at}
+		if dir, err := findDirectory(cmd, os.Environ()); err == nil {
+			if secured, err := node.ReadSecured(dir); err == nil && secured != nil {
+				n.authority = secured.CA
+			}
+		}
+		return fn(ctx, n)
 	})
 }
 

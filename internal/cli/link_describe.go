@@ -23,6 +23,9 @@ type describedLink struct {
 	Silent        []cluster.SilentNode `json:"silentNodes"`
 
 	now time.Time
+
+	Tails cluster.TailSum        `json:"tails"` // what cuts have taken from replicas of these topics, and is kept
+	Uncut []cluster.UncutReplica `json:"uncut"` // replicas of these topics that cannot make a cut
 }
 
 // shownMirrorTopic is a topic that mirrors in the output, over all of its partitions.
@@ -84,7 +87,7 @@ is the reason, and what to do about it. With topics, by their names here, those 
 
 // describe asks for a link and its partitions, page by page.
 func (v *linkVerbs) describe(ctx context.Context, cmd *cobra.Command, n *linkNode, name string, topics []string) (*describedLink, error) {
-	d := &describedLink{TopicList: []shownMirrorTopic{}, PartitionList: []shownMirror{}, Silent: []cluster.SilentNode{}, now: time.Now()}
+	d := &describedLink{TopicList: []shownMirrorTopic{}, PartitionList: []shownMirror{}, Silent: []cluster.SilentNode{}, Uncut: []cluster.UncutReplica{}, now: time.Now()}
 	q := &cluster.LinkRequest{Verb: cluster.LinkDescribe, Name: name, Topics: topics}
 	for {
 		a, err := v.ask(ctx, cmd, n, q)
@@ -93,6 +96,7 @@ func (v *linkVerbs) describe(ctx context.Context, cmd *cobra.Command, n *linkNod
 		}
 		if len(a.Links) == 1 && q.After == nil { // the first page alone has the notes of tasks
 			d.shownLink = showLink(&a.Links[0])
+			d.Tails, d.Uncut = a.Tails, append(d.Uncut[:0], a.Uncut...)
 		}
 		d.Silent = append(d.Silent[:0], a.Silent...)
 		for i := range a.Partitions {
@@ -213,6 +217,10 @@ func (d *describedLink) text() string {
 	d.writeTasks(&b)
 	d.writeDifferences(&b)
 	d.writePlaces(&b)
+	b.WriteString(uncutText(d.Uncut))
+	if d.Tails.Tails > 0 {
+		_, _ = fmt.Fprintf(&b, "\n%s of records that cuts have taken are kept, by all replicas together: \"leat link tail list\" shows them\n", formatSize(float64(d.Tails.Bytes)))
+	}
 	return b.String()
 }
 

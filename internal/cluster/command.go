@@ -21,6 +21,8 @@ type command[Q, A any] struct {
 	check func(from *peer.Identity, q *Q) error
 	// isForClients tells that clients cause the command, which may be any number of them.
 	isForClients bool
+	// by is what serves the command; nil: what serves the others.
+	by func(c *Controller) *worker
 	// isLocal tells that the node which an administrator asks does it itself, whoever is the active controller.
 	isLocal bool
 	// isShown tells that who gives the command looks for its effect on the node that it has asked.
@@ -82,7 +84,10 @@ func (k *command[Q, A]) purpose() peer.Purpose {
 
 // worker is what serves the command of another node.
 func (k *command[Q, A]) worker(c *Controller) *worker {
-	if k.isForClients {
+	switch {
+	case k.by != nil:
+		return k.by(c)
+	case k.isForClients:
 		return c.clients
 	}
 	return c.work

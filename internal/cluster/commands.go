@@ -21,7 +21,7 @@ func (c *Controller) Handlers() []peer.Handler {
 		c.register().handler(c), c.heartbeat().handler(c), c.admit().handler(c), c.producerIDs().handler(c), c.ensureTopics().handler(c),
 		c.makeToken().handler(c), c.revokeToken().handler(c), c.listTokens().handler(c), c.removeNode().handler(c), c.finalize().handler(c),
 		showAuthority(c).handler(c), setAuthority(c).handler(c), showSecured(c).handler(c), changeSecuring(c).handler(c), showSecuring(c).handler(c), secure(c).handler(c), noteCertificate().handler(c), changeLinks(c).handler(c),
-		serveLinks(c).handler(c), showLinks(c).handler(c), askPositions(c).handler(c), askEnds(c).handler(c), c.forward(),
+		serveLinks(c).handler(c), showLinks(c).handler(c), askPositions(c).handler(c), askEnds(c).handler(c), serveTails(c).handler(c), showTails(c).handler(c), c.forward(),
 	}
 }
 

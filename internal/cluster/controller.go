@@ -59,6 +59,8 @@ type ControllerConfig struct {
 	Linking LinkServer
 	// Positions does what a node does for the positions that links follow; nil: nothing does.
 	Positions PositionServer
+	// Tails has what cuts have taken from this node's replicas; nil: nothing has it.
+	Tails TailServer
 	// Record is told of each command that a holder of a node's data directory has given to this node; nil: nobody is.
 	Record func(g *Given)
 	Logger *slog.Logger
@@ -87,6 +89,7 @@ type Controller struct {
 	work     *worker // of nodes' own commands
 	clients  *worker // of commands that clients have caused
 	forwards *worker // of clients' requests
+	tails    tailWorkers
 	wishes   *topicWishes
 	reaches  *reaches
 }
@@ -96,6 +99,7 @@ type Controller struct {
 func NewController(ctx context.Context, cfg ControllerConfig) *Controller {
 	c := &Controller{
 		cfg: cfg, work: newWorker(ctx, maxCommands), clients: newWorker(ctx, maxCommands), forwards: newWorker(ctx, maxForwards),
+		tails: newTailWorkers(ctx),
 	}
 	c.wishes = newTopicWishes(ctx, c.askForTopics)
 	c.reaches = newReaches(ctx, c)
@@ -110,6 +114,7 @@ func (c *Controller) Close() {
 	c.work.close()
 	c.clients.close()
 	c.forwards.close()
+	c.tails.close()
 }
 
 // Notify takes what the Links tell of connections, so that the active controller soon knows of the end

@@ -125,6 +125,9 @@ type LinkAnswer struct {
 	Links      []LinkStatus      `json:"links,omitempty"`      // of LinkList all, in the order of their names, with no settings but bootstrap.servers; of LinkDescribe the one
 	Partitions []PartitionStatus `json:"partitions,omitempty"` // of LinkDescribe, in the order of PartitionPlace; More of them are got with After
 	Silent     []SilentNode      `json:"silent,omitempty"`     // of LinkList and LinkDescribe: nodes that have not answered, whose partitions are not known
+
+	Tails TailSum        `json:"tails,omitzero"`  // of LinkDescribe: what cuts have taken from replicas of the link's topics, and is kept
+	Uncut []UncutReplica `json:"uncut,omitempty"` // of LinkDescribe: replicas of the link's topics that cannot make a cut
 }
 
 // MaxLinkTopics is how many topics LinkAnswer.Topics has at most.

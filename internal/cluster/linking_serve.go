@@ -199,6 +199,8 @@ type nodeLinks struct {
 	Tasks      []TaskStatus      `json:"tasks"`
 	Partitions []PartitionStatus `json:"partitions"`
 	Claims     json.RawMessage   `json:"claims,omitempty"`
+	Tails      TailSum           `json:"tails,omitzero"` // of the replicas of the link on this node
+	Uncut      []UncutReplica    `json:"uncut,omitempty"`
 }
 
 // linkShare is how a link does, for the partitions that one node leads.
@@ -332,6 +334,7 @@ func tellLinks(c *Controller, q *linkQuestion) (a nodeLinks) {
 		}
 	}
 	if l := m.Links().Find(q.Link); l != nil {
+		a.Tails, a.Uncut = tellCuts(c, m, l, q.Topics)
 		for _, p := range listOwnMirrors(c, l, mirrorsOf(m, l.ID, q.Topics)) {
 			if p.isBehind(q.After) && !p.isBehind(&q.Through) && len(a.Partitions) < mostDescribed {
 				a.Partitions = append(a.Partitions, p)
@@ -539,6 +542,7 @@ func describeLink(ctx context.Context, c *Controller, l *meta.Link, q *LinkReque
 		}
 	}
 	addPartings(m, topics, a.Partitions)
+	all.addCuts(&a)
 	a.Silent, a.Links = all.silent, []LinkStatus{all.sumUp(m, l)}
 	return a, nil, nil
 }

@@ -223,6 +223,8 @@ func recordCommand(n *Node, g *cluster.Given) {
 		describeCertificates(&e, g, n.id.clusterID)
 	case peer.LinksServe:
 		describeLink(&e, g)
+	case peer.TailsServe:
+		e.Type, e.ResourceType = audit.AdministrationServed, "tail"
 	default:
 		e.Type = audit.AdministrationServed
 	}

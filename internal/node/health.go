@@ -53,6 +53,9 @@ func (n *Node) checkHealth() (h health) {
 	if faults = slices.DeleteFunc(faults, isRefused); len(faults) > 0 {
 		degraded("%s read-only: %s", formatCount(len(faults), "log is", "logs are"), describeFaults(faults))
 	}
+	if uncut := describeUncut(n.set); uncut != "" {
+		degraded("%s", uncut)
+	}
 	if err := n.store.Damage(); err != nil {
 		degraded("%v", err)
 	}

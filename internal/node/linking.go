@@ -24,6 +24,7 @@ import (
 type linking struct {
 	n       *Node
 	service atomic.Pointer[mirror.Service] // nil: not built yet, or closed
+	tails   keptTails
 }
 
 // secretKind is the kind of links' secrets, for package sealing.
@@ -31,6 +32,7 @@ const secretKind = "link"
 
 // openLinks builds what mirrors topics of other clusters. It does nothing before the node follows the metadata.
 func openLinks(n *Node) {
+	n.linking.tails.set.Store(n.set)
 	n.linking.service.Store(mirror.New(n.ctx, &mirror.Config{
 		NodeID: n.id.nodeID, Logger: n.loggers.loggerOf("mirror"), Image: n.image.Load, Static: n.static,
 		ChangeLinks: func(ctx context.Context, q *controller.LinksChange) ([]*controller.Error, *controller.Error, error) {

@@ -31,6 +31,7 @@ type metricsCollector struct {
 	clusterMetrics
 	quotaMetrics
 	encryptionMetrics
+	tailMetrics
 }
 
 // producerMetrics are the metrics of what logs remember of idempotent producers.
@@ -61,6 +62,7 @@ func newMetricsCollector(n *Node) *metricsCollector {
 	}
 	return &metricsCollector{
 		n: n, clusterMetrics: newClusterMetrics(desc), cleanerMetrics: newCleanerMetrics(desc), transactionMetrics: newTransactionMetrics(desc), quotaMetrics: newQuotaMetrics(desc), encryptionMetrics: newEncryptionMetrics(desc),
+		tailMetrics: newTailMetrics(desc),
 		connectionMetrics: connectionMetrics{
 			loginMetrics:    newLoginMetrics(desc),
 			securingMetrics: newSecuringMetrics(desc),
@@ -157,6 +159,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	g.collectProducers(value)
 	g.collectTransactions(g.n.set, g.n.txns.Counts(), out)
 	g.collectFaults(value)
+	g.collectTails(g.n.set, value)
 	g.collectQuotas(&g.n.quotas, w, out)
 	g.collectAudit(g.n.audit, out)
 	g.collectEncryption(g.n.encryption, g.n.wire.Stats(), out)

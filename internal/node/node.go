@@ -113,7 +113,7 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 	n.loggers = newLoggers(to, cfg.LogLevel)
 	n.securing = newSecuring(n)
 	n.image.Store(meta.Empty())
-	n.keys.n, n.linking.n = n, n
+	n.keys.n, n.linking.n, n.linking.tails.n = n, n, n
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.failing, n.fail = context.WithCancel(n.ctx)
 	if err := n.start(ctx); err != nil {
@@ -254,11 +254,8 @@ func (n *Node) becomeActive(ctx context.Context) error {
 // sweepLogs has the store deal with directories that belong to no replica of this node. The node must be active:
 // then its image has everything that was decided before this start.
 func sweepLogs(n *Node) {
-	wasRemoved := func(id storage.LogID) bool { return isReplicaElsewhere(n.image.Load(), id, n.id.nodeID) }
-	n.store.Sweep(
-		func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil && !wasRemoved(id) },
-		func(id storage.LogID) bool { return n.deleted.containsLog(id) || wasRemoved(id) },
-	)
+	hasMoved := func(id storage.LogID) bool { return isReplicaElsewhere(n.image.Load(), id, n.id.nodeID) }
+	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil && !hasMoved(id) }, n.deleted.containsLog, hasMoved)
 }
 
 // openEngine replays the metadata and recovers the logs.
@@ -311,7 +308,7 @@ func (n *Node) openEngine() error {
 		ServeClient: func(ctx context.Context, q *wire.Carried, r *wire.Request) error {
 			return n.broker.ServeForwarded(ctx, q, r)
 		},
-		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking, Positions: linkPositions{n},
+		Secured: func() (cluster.SecuredCluster, error) { return tellSecured(n) }, Securing: n.securing, Linking: &n.linking, Positions: linkPositions{n}, Tails: &n.linking.tails,
 		Record: func(g *cluster.Given) { recordCommand(n, g) },
 	}, n.brokerEpoch.Load); err != nil {
 		return err

@@ -6,7 +6,7 @@ import "strconv"
 // connection that has not proven itself.
 const (
 	FirstKey int16 = 20000
-	LastKey  int16 = 20047
+	LastKey  int16 = 20063
 )
 
 // The private keys. A number is never used for something else.
@@ -62,6 +62,12 @@ const (
 	MirrorEnds    int16 = 20037 // up to where a node has the records of partitions that mirror
 )
 
+// The private keys by which people see, read and discard what cuts have taken from partitions.
+const (
+	TailsServe int16 = 20032 // have the node ask all nodes
+	TailsShow  int16 = 20033 // have the node list, read or discard its own; it may have records
+)
+
 // privateKeys are the names of the keys, and whether a request is not answered.
 var privateKeys = [...]struct {
 	name   string
@@ -100,6 +106,8 @@ var privateKeys = [...]struct {
 	LinksShow - FirstKey:        {name: "LinksShow"},
 	LinkPositions - FirstKey:    {name: "LinkPositions"},
 	MirrorEnds - FirstKey:       {name: "MirrorEnds"},
+	TailsServe - FirstKey:       {name: "TailsServe"},
+	TailsShow - FirstKey:        {name: "TailsShow"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.

@@ -138,6 +138,7 @@ func cutLog(p *Partition, log *storage.Log) (hasCut bool, made int32, err error)
 		return false, made, err
 	}
 	if now, err := log.End(); err == nil && now < end {
+		p.host.cutsMade.Add(1)
 		p.host.cfg.Logger.Warn("a partition was cut, as the metadata say; what was cut is kept as a tail",
 			"topic", p.topic.Name, "partition", p.id.Partition, "cut", cut.Number, "at", cut.Offset, "end", int64(now), "was", int64(end))
 	}
@@ -215,8 +216,44 @@ func OpenTail(p *Partition, cut int32) (*TailReader, error) {
 // DiscardTail removes the tail of a cut from this node, durably.
 func DiscardTail(p *Partition, cut int32) error { return storage.DiscardTail(p.log.Load(), cut) }
 
-// CountTails counts the tails of all replicas of the node, and their bytes.
+// CountTails counts the tails that this node has kept, and their bytes.
 func CountTails(s *Set) (tails int, bytes int64, err error) { return storage.CountTails(s.cfg.Store) }
+
+// TailsOf is Tails, of a partition that need not be on this node any more: its tails stay until they are discarded, or the topic is deleted.
+func TailsOf(s *Set, id PartitionID) ([]Tail, error) { return storage.TailsOf(s.cfg.Store, id) }
+
+// TailedPartitions lists the partitions of which this node may have tails, in no order.
+func TailedPartitions(s *Set) []PartitionID { return storage.TailLogs(s.cfg.Store) }
+
+// ReadTail reads bytes of a tail of a partition that TailsOf has listed, from a position on: see storage.ReadTail.
+func ReadTail(s *Set, id PartitionID, listed *Tail, pos int64, dst []byte) (int, error) {
+	return storage.ReadTail(s.cfg.Store, id, listed, pos, dst)
+}
+
+// DiscardTailOf is DiscardTail, of a partition that need not be on this node any more.
+func DiscardTailOf(s *Set, id PartitionID, cut int32) error {
+	return storage.DiscardTailOf(s.cfg.Store, id, cut)
+}
+
+// CountCuts counts the cuts that have taken records from replicas of this node since it was started.
+func CountCuts(s *Set) int64 { return s.cutsMade.Load() }
+
+// UncutReplica is a replica that cannot make a cut.
+type UncutReplica struct {
+	Topic string
+	ID    PartitionID
+	Err   error
+}
+
+// ListUncut lists the replicas of this node that cannot make the cuts of the metadata, in no order.
+func ListUncut(s *Set) (list []UncutReplica) {
+	for p := range s.Partitions() {
+		if err := CutError(p); err != nil {
+			list = append(list, UncutReplica{Topic: p.topic.Name, ID: p.id, Err: err})
+		}
+	}
+	return list
+}
 
 // followLocked tells the machine of a leadership. The partition's mu is held.
 func (fo *following) followLocked(l *Leadership) {

@@ -52,6 +52,7 @@ type host struct {
 
 	commitWanted chan struct{} // of size 1; filled: a commit in the background is wanted
 	uncut        cutQueue
+	cutsMade     atomic.Int64 // cuts that have taken records
 	prompt       atomic.Int64 // commits for which producers have waited
 
 	mu sync.Mutex

@@ -191,11 +191,12 @@ func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
 		for _, t := range ts {
 			for _, p := range *t.parts.Load() {
 				if p != nil {
-					s.removePartition(p)
+					s.removePartition(p, s.cfg.Store.Delete)
 				}
 			}
 		}
 	}
+	s.discardTails(d)
 	for _, ch := range d.Topics {
 		if ch.New == nil {
 			continue
@@ -225,11 +226,20 @@ func (s *Set) applyNodes() {
 	}
 }
 
-// removePartition ends a replica of this node, and deletes its log.
-func (s *Set) removePartition(p *Partition) {
+// removePartition ends a replica of this node, and has its log deleted.
+func (s *Set) removePartition(p *Partition, deleteLog func(id PartitionID)) {
 	p.endReplica()
 	s.fetchers.drop(p)
-	s.cfg.Store.Delete(p.id)
+	deleteLog(p.id)
+}
+
+// discardTails discards what replicas of deleted topics have left on this node before they went to other nodes.
+func (s *Set) discardTails(d *meta.Delta) {
+	for _, ch := range d.Topics {
+		if ch.New == nil && ch.Old != nil {
+			storage.DiscardTailsOf(s.cfg.Store, ch.Old.ID)
+		}
+	}
 }
 
 // followTopic makes, changes and removes this node's partitions of one topic as the metadata
@@ -299,7 +309,7 @@ func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partitio
 		s.uncut.add(p)
 		p.applyLeadership()
 	case p != nil:
-		s.removePartition(p)
+		s.removePartition(p, s.cfg.Store.DeleteRecords) // what cuts have taken may be on this node only
 		return nil
 	case here:
 		s.made++

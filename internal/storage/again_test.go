@@ -147,7 +147,7 @@ func TestSweepSparesLogsMadeAgain(t *testing.T) {
 		mustAppend(t, l, batch(t, 1, 1, 100))
 		s.Commit()
 		return true
-	})
+	}, nil)
 	s.keeper.doDueWork()
 	if l == nil {
 		t.Fatal("the sweep did not look")

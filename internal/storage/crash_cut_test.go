@@ -285,7 +285,7 @@ func (w *world) compareTails(i int, m *modelLog, l *Log) {
 
 // hasTail tells whether a log has a tail of a cut.
 func hasTail(l *Log, number int32) bool {
-	list, _ := listTails(l)
+	list, _ := listTails(l.s, l.id)
 	return slices.ContainsFunc(list, func(t Tail) bool { return t.Number == number })
 }
 

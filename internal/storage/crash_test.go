@@ -260,7 +260,7 @@ func (w *world) open() {
 			known[m.id] = true
 		}
 	}
-	s.Sweep(func(id LogID) bool { return known[id] }, func(LogID) bool { return false })
+	s.Sweep(func(id LogID) bool { return known[id] }, func(LogID) bool { return false }, nil)
 	if w.isHard && w.rng.IntN(2) == 0 {
 		s.keeper.doDueWork() // the sweep comes before anything else
 	}

@@ -385,7 +385,7 @@ func TestTailsGoWithTheirLog(t *testing.T) {
 		s := s
 		if left != mem {
 			s = quietStore(t, testConfig(left, "data"))
-			s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return true })
+			s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return true }, nil)
 			s.keeper.doDueWork()
 		}
 		for range 10 {
@@ -416,7 +416,7 @@ func TestTailsOfADeletedTopic(t *testing.T) {
 	for _, isDeleted := range []bool{false, true} {
 		left := mem.KillClone(nil)
 		s := quietStore(t, testConfig(left, "data"))
-		s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return isDeleted })
+		s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return isDeleted }, nil)
 		for range 10 {
 			s.keeper.doDueWork()
 			s.keeper.checkpointNow()

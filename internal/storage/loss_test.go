@@ -207,7 +207,7 @@ func TestSweepSparesNewTopics(t *testing.T) {
 			s.Commit()
 		}
 		return false
-	}, func(LogID) bool { return false })
+	}, func(LogID) bool { return false }, nil)
 	s.keeper.doDueWork()
 	if !asked {
 		t.Fatal("the sweep did not look")
@@ -237,7 +237,7 @@ func TestUnknownTopicsAreKept(t *testing.T) {
 	}
 	s = quietStore(t, cfg)
 	known := testLog(s, 0, testOptions())
-	s.Sweep(func(id LogID) bool { return id == known.ID() }, func(id LogID) bool { return id == testID(1) })
+	s.Sweep(func(id LogID) bool { return id == known.ID() }, func(id LogID) bool { return id == testID(1) }, nil)
 	s.keeper.doDueWork()
 	find := func(part string) (names []string) {
 		infos, err := mem.ReadDir("data")

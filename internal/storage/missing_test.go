@@ -49,7 +49,7 @@ func TestMissingFilesShow(t *testing.T) {
 								t.Fatal(err)
 							}
 						} else {
-							s.Sweep(func(LogID) bool { return true }, isNone)
+							s.Sweep(func(LogID) bool { return true }, isNone, nil)
 							s.keeper.doDueWork()
 						}
 						if len(s.Faults()) == 0 {
@@ -156,7 +156,7 @@ func TestWholeLogsAreNotOpened(t *testing.T) {
 	for i := range logs {
 		testLog(s, i, o)
 	}
-	s.Sweep(func(LogID) bool { return true }, isNone)
+	s.Sweep(func(LogID) bool { return true }, isNone, nil)
 	s.keeper.doDueWork()
 	if faults := s.Faults(); len(faults) > 0 || listed != logs || opened > 0 {
 		t.Errorf("%d directories were listed and %d files opened, faults: %v", listed, opened, faults)

@@ -140,7 +140,7 @@ func TestStartIsKeptInBothCheckpoints(t *testing.T) {
 // drops their bytes, even if their directory has been renamed in between.
 func TestRenamedWhileRecovered(t *testing.T) {
 	sweep := func(s *Store) {
-		s.Sweep(isNone, isNone)
+		s.Sweep(isNone, isNone, nil)
 		s.keeper.doDueWork()
 		if s.Strays() != 1 {
 			t.Fatalf("%d directories were set aside", s.Strays())
@@ -206,7 +206,7 @@ func TestWaitingLogSetAside(t *testing.T) {
 			mem := journalWorld(t)
 			if before {
 				s := quietStore(t, testConfig(mem, "data"))
-				s.Sweep(isNone, isNone)
+				s.Sweep(isNone, isNone, nil)
 				s.keeper.doDueWork()
 				if err := mem.SyncDir("data"); err != nil {
 					t.Fatal(err)
@@ -220,7 +220,7 @@ func TestWaitingLogSetAside(t *testing.T) {
 				}
 				return nil
 			}), "data"))
-			s.Sweep(isNone, isNone)
+			s.Sweep(isNone, isNone, nil)
 			s.keeper.doDueWork()
 			isFull = false
 			s.recoverWaiting()

@@ -21,7 +21,8 @@ import (
 // bytes. All that time the renamed directory tells recovery that those bytes do not count.
 func (s *Store) Delete(id LogID) { deleteLog(s, id, false) }
 
-// DeleteRecords is Delete, but the tails of the log stay: they are those of the log of the same identity that takes its place.
+// DeleteRecords is Delete, but the tails of the log stay: those of the log of the same identity that takes its place, or of one that is on other
+// nodes from now on. DiscardTailsOf removes them with their topic.
 func (s *Store) DeleteRecords(id LogID) { deleteLog(s, id, true) }
 
 func deleteLog(s *Store, id LogID, keepsTails bool) {

@@ -10,12 +10,12 @@ import (
 // Strays is the number of directories that were set aside.
 func (s *Store) Strays() int { return s.strays.Len() }
 
-// Sweep looks in the background for directories of logs that the metadata do not know. Those of
-// topics that were deleted are removed, and the others are set aside. Then it looks for missing
-// files of known logs.
-func (s *Store) Sweep(isKnown, isDeleted func(id LogID) bool) {
+// Sweep looks in the background for directories of logs that the metadata do not know, or know on other nodes only. Those of
+// topics that were deleted are removed with their tails, those that have moved are removed without them, and the others are set aside. Then it
+// looks for missing files of known logs. hasMoved may be nil: none has.
+func (s *Store) Sweep(isKnown, isDeleted, hasMoved func(id LogID) bool) {
 	s.keeper.mu.Lock()
-	s.keeper.sweep = &sweep{isKnown, isDeleted}
+	s.keeper.sweep = &sweep{isKnown, isDeleted, hasMoved}
 	s.keeper.mu.Unlock()
 	s.keeper.wakeUp()
 }
@@ -23,6 +23,12 @@ func (s *Store) Sweep(isKnown, isDeleted func(id LogID) bool) {
 type sweep struct {
 	isKnown   func(LogID) bool
 	isDeleted func(LogID) bool
+	hasMoved  func(LogID) bool // nil: none has
+}
+
+// mustGo tells whether the records of a log are removed.
+func (w *sweep) mustGo(id LogID) bool {
+	return w.isDeleted(id) || w.hasMoved != nil && w.hasMoved(id)
 }
 
 // sweepDirs looks at all directories once, after the start.
@@ -55,8 +61,8 @@ func (s *Store) sweepDirs(w *sweep) {
 		}
 	}
 	for _, id := range s.strays.IDs() {
-		if w.isDeleted(id) && beginLeaving(s, id) { // it was set aside before the record of its deletion was known
-			discardLog(s, id, s.strays.UsualName(id), false)
+		if w.mustGo(id) && beginLeaving(s, id) { // it was set aside before the record of its deletion was known
+			discardLog(s, id, s.strays.UsualName(id), !w.isDeleted(id))
 		}
 	}
 	if all {
@@ -97,9 +103,9 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	switch {
 	case w.isKnown(id):
 		return nil
-	case w.isDeleted(id):
+	case w.mustGo(id):
 		if beginLeaving(s, id) {
-			discardLog(s, id, name, false)
+			discardLog(s, id, name, !w.isDeleted(id))
 		} // else the log is known by now
 		return nil
 	default:

@@ -77,7 +77,7 @@ func TestSetAsideKeepsItsPoint(t *testing.T) {
 	setAside := func(base *vfs.Mem) *vfs.Mem {
 		for range 2 { // the second start also writes checkpoints
 			s := quietStore(t, testConfig(watched(base), "data"))
-			s.Sweep(isNone, isNone)
+			s.Sweep(isNone, isNone, nil)
 			s.keeper.doDueWork()
 			s.keeper.checkpointNow()
 			s.keeper.checkpointNow()
@@ -129,7 +129,7 @@ func TestPointsOfGoneDirectoriesGo(t *testing.T) {
 	}
 	s = quietStore(t, cfg)
 	testLog(s, 0, testOptions())
-	s.Sweep(func(id LogID) bool { return id == testID(0) }, func(id LogID) bool { return id == testID(1) })
+	s.Sweep(func(id LogID) bool { return id == testID(0) }, func(id LogID) bool { return id == testID(1) }, nil)
 	s.keeper.doDueWork()
 	if got := fmt.Sprint(vouched(s)); got != "[0 2]" {
 		t.Errorf("there are points of the logs %s, want those of the known one and the one that was set aside", got)
@@ -156,7 +156,7 @@ func vouched(s *Store) (logs []int) {
 func TestKnownStrayIsNotRemoved(t *testing.T) {
 	mem := strayWorld(t)
 	s := quietStore(t, testConfig(mem, "data"))
-	s.Sweep(isNone, isNone)
+	s.Sweep(isNone, isNone, nil)
 	s.keeper.doDueWork()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestRestoredMetadataBringRecordsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = quietStore(t, cfg)
-	s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return false })
+	s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return false }, nil)
 	s.keeper.doDueWork()
 	if s.Strays() != 1 {
 		t.Fatalf("%d directories were set aside", s.Strays())

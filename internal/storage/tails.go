@@ -1,14 +1,11 @@
 package storage
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,48 +126,81 @@ func decodeTail(b []byte) (t Tail, err error) {
 
 // tailDirs are the directories with tails, by log.
 type tailDirs struct {
-	mu    sync.Mutex
-	names map[LogID]string // guarded by mu
+	alone sync.Mutex // held while a tail is discarded whose log is not in the store
+
+	mu   sync.Mutex
+	dirs map[LogID]*tailDir // guarded by mu
 }
 
+// tailDir is the directory with the tails of a log. The mutex of tailDirs guards all of it.
+type tailDir struct {
+	name    string
+	changes int // how often a tail has come or gone, or may have
+	counted int // the changes there were when tails and bytes were counted; -1: they never were
+	tails   int
+	bytes   int64
+}
+
+// add adds the directory of a log, in which a tail may come.
 func (d *tailDirs) add(id LogID, name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.names == nil {
-		d.names = map[LogID]string{}
+	if d.dirs == nil {
+		d.dirs = map[LogID]*tailDir{}
 	}
-	d.names[id] = name
+	if has := d.dirs[id]; has == nil || has.name != name {
+		d.dirs[id] = &tailDir{name: name, counted: -1}
+	}
+}
+
+// noteChange notes that a tail of a log has come or gone, or may have.
+func (d *tailDirs) noteChange(id LogID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if has := d.dirs[id]; has != nil {
+		has.changes++
+	}
 }
 
 // get is the name of a log's directory with tails; "": it has none.
 func (d *tailDirs) get(id LogID) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.names[id]
+	if has := d.dirs[id]; has != nil {
+		return has.name
+	}
+	return ""
 }
 
 // take removes a log's directory from the set, and returns its name; "": it has none.
 func (d *tailDirs) take(id LogID) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name := d.names[id]
-	delete(d.names, id)
-	return name
+	has := d.dirs[id]
+	if has == nil {
+		return ""
+	}
+	delete(d.dirs, id)
+	return has.name
 }
 
-func (d *tailDirs) list() []string {
+// listLogs lists the logs that have a directory with tails, in no order.
+func (d *tailDirs) listLogs() []LogID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Sorted(maps.Values(d.names))
+	return slices.Collect(maps.Keys(d.dirs))
 }
 
 // adoptTails takes over a directory with tails, when the store is opened, and removes what an earlier run has not finished.
 func adoptTails(s *Store, id LogID, name string) {
 	s.tails.add(id, name)
+	if s.syncs.distrust { // no sync tells whether one that was discarded has lost its name on disk, so it may come back, and must be whole then
+		return
+	}
 	infos, err := s.fs.ReadDir(s.pathOf(name))
 	for _, i := range infos {
-		if strings.HasSuffix(i.Name, tailTmp) {
-			err = errors.Join(err, s.fs.Remove(s.pathOf(name, i.Name)))
+		if strings.HasSuffix(i.Name, tailTmp) { // one that was discarded may have its name still, after a crash
+			err = errors.Join(err, removeRenamed(s, name, s.pathOf(name, i.Name), func(fn func() error) error { return fn() }))
 		}
 	}
 	if err != nil {
@@ -202,70 +232,14 @@ func discardTails(s *Store, id LogID) bool {
 	return true
 }
 
-// CountTails counts the tails of all logs, and their bytes.
-func CountTails(s *Store) (tails int, bytes int64, err error) {
-	for _, name := range s.tails.list() {
-		infos, failed := s.fs.ReadDir(s.pathOf(name))
-		if failed != nil && !errors.Is(failed, vfs.ErrNotExist) {
-			err = failed
-		}
-		for _, i := range infos {
-			if !isTailName(i.Name) {
-				continue
-			}
-			t, failed := readTailOf(s, name, i.Name)
-			if failed != nil {
-				err = failed
-				continue
-			}
-			tails, bytes = tails+1, bytes+t.Bytes
-		}
-	}
-	return tails, bytes, err
-}
-
-// Tails lists the tails of a log, the oldest cut first. If some cannot be read the others are listed, and the error says why.
-func Tails(l *Log) (list []Tail, err error) {
-	made, err := l.CutNumber()
-	if err != nil {
-		return nil, err
-	}
-	all, err := listTails(l)
-	for _, t := range all {
-		if t.Number <= made { // else its cut is to be made again
-			list = append(list, t)
-		}
-	}
-	return list, err
-}
-
-// listTails lists the tails that a log has on disk, also one of a cut that the log has not made.
-func listTails(l *Log) (list []Tail, err error) {
-	dir := l.s.tails.get(l.id)
-	if dir == "" {
-		return nil, nil
-	}
-	infos, err := l.s.fs.ReadDir(l.s.pathOf(dir))
-	if errors.Is(err, vfs.ErrNotExist) {
-		return nil, nil
-	}
-	for _, i := range infos {
-		if !isTailName(i.Name) {
-			continue
-		}
-		t, failed := readTailOf(l.s, dir, i.Name)
-		if failed != nil {
-			err = failed
-			continue
-		}
-		list = append(list, t)
-	}
-	return list, err
-}
-
-// readTail reads the manifest of a tail.
+// readTailOf reads the manifest of a tail. ErrNoTail says that there is no such tail.
 func readTailOf(s *Store, dir, name string) (t Tail, err error) {
 	b, err := s.readFile(s.pathOf(dir, name, manifestName))
+	if err == nil && b == nil {
+		if _, gone := s.fs.Stat(s.pathOf(dir, name)); errors.Is(gone, vfs.ErrNotExist) {
+			return t, ErrNoTail // it was discarded just now
+		}
+	}
 	if err == nil {
 		t, err = decodeTail(b)
 	}
@@ -273,44 +247,6 @@ func readTailOf(s *Store, dir, name string) (t Tail, err error) {
 		return t, fmt.Errorf("the tail %s/%s cannot be read: %w", dir, name, err)
 	}
 	return t, nil
-}
-
-// ErrNoTail says that a log has no tail of that cut.
-var ErrNoTail = errors.New("the log has no tail of that cut")
-
-// DiscardTail removes the tail of a cut, durably. Who reads it may meet its end early.
-func DiscardTail(l *Log, number int32) error {
-	l.compacted.swapping.Lock() // no tail is written meanwhile
-	defer l.compacted.swapping.Unlock()
-	if made, err := l.CutNumber(); err != nil || number > made {
-		return cmp.Or(err, ErrNoTail)
-	}
-	dir := l.s.tails.get(l.id)
-	if dir == "" {
-		return ErrNoTail
-	}
-	if _, err := l.s.fs.Stat(l.s.pathOf(dir, tailName(number))); errors.Is(err, vfs.ErrNotExist) {
-		return ErrNoTail
-	}
-	return removeTail(l, dir, number)
-}
-
-// removeTail removes a tail, durably. It has another name first, so that no part of it is taken for all. The log's swapping is held.
-func removeTail(l *Log, dir string, number int32) error {
-	s, name := l.s, l.s.pathOf(dir, tailName(number))
-	err := l.dir.Do(func() error {
-		if err := s.fs.Remove(name + tailTmp); err != nil {
-			return err
-		}
-		return s.fs.Rename(name, name+tailTmp)
-	})
-	if err == nil {
-		err = s.syncs.syncDir(s.pathOf(dir))
-	}
-	if err == nil {
-		err = l.dir.Do(func() error { return s.fs.Remove(name + tailTmp) })
-	}
-	return nameError(err)
 }
 
 // keepTail keeps the records of a log from an offset on as the tail of a cut, if there are any, durably: it has no others then, and
@@ -347,13 +283,13 @@ func dropUnmadeTails(l *Log, end record.Offset) error {
 	if err != nil {
 		return err
 	}
-	all, err := listTails(l)
+	all, err := listTails(l.s, l.id)
 	if err != nil && len(all) == 0 {
 		return nameError(err)
 	}
 	for _, t := range all {
 		if t.Number > made && t.End < end {
-			if err := removeTail(l, l.s.tails.get(l.id), t.Number); err != nil {
+			if err := removeTail(l.s, l.id, t.Number, l.dir.Do); err != nil {
 				return err
 			}
 		}
@@ -455,7 +391,8 @@ func (w *newTail) tmp(names ...string) string {
 func (w *newTail) write() error {
 	l, s := w.l, w.l.s
 	if _, err := s.fs.Stat(s.pathOf(w.dirName(), tailName(w.Number))); err == nil { // a copy of the directory was put back, or its log was
-		if err := removeTail(l, w.dirName(), w.Number); err != nil {
+		s.tails.add(l.id, w.dirName())
+		if err := removeTail(s, l.id, w.Number, l.dir.Do); err != nil {
 			return err
 		}
 	}
@@ -483,6 +420,7 @@ func (w *newTail) write() error {
 		return err
 	}
 	err = l.dir.Do(func() error { return s.fs.Rename(w.tmp(), s.pathOf(w.dirName(), tailName(w.Number))) })
+	s.tails.noteChange(l.id)
 	if err != nil {
 		return err
 	}
@@ -553,61 +491,5 @@ func (w *newTail) abandon() {
 	err := w.l.dir.Do(func() error { return w.l.s.fs.Remove(w.tmp()) })
 	if err != nil && classify(err) != gone { // the next try, or the next start, removes it
 		w.l.s.log.Warn("a tail that could not be finished stays for now", "path", w.tmp(), "err", err)
-	}
-}
-
-// TailReader reads the batches of a tail, one after the other. It is for one goroutine.
-type TailReader struct {
-	l     *Log
-	dir   string // the path of the tail
-	files []tailFile
-	in    *segment.Batches // nil: no file is open
-}
-
-// OpenTail begins to read the tail of a cut. The caller must close the result.
-func OpenTail(l *Log, number int32) (*TailReader, error) {
-	list, err := Tails(l)
-	i := slices.IndexFunc(list, func(t Tail) bool { return t.Number == number })
-	if i < 0 {
-		return nil, cmp.Or(err, ErrNoTail)
-	}
-	return &TailReader{l: l, dir: l.s.pathOf(l.s.tails.get(l.id), tailName(number)), files: list[i].files}, nil
-}
-
-// Next returns the next batch, which is verified, and valid until the next call. The error is io.EOF at the end. It may wait for
-// work memory; the context ends that.
-func (r *TailReader) Next(ctx context.Context) (record.Batch, error) {
-	for {
-		if r.in == nil {
-			if len(r.files) == 0 {
-				return nil, io.EOF
-			}
-			f, err := r.l.s.fs.Open(path.Join(r.dir, segment.FileName(r.files[0].base, segment.LogSuffix)), vfs.ReadOnly)
-			if err != nil {
-				return nil, nameError(err)
-			}
-			r.in = segment.ReadBatches(f, r.files[0].bytes)
-			r.files = r.files[1:]
-		}
-		b, err := r.in.Next(ctx, r.l.s.cfg.Work)
-		if errors.Is(err, io.EOF) {
-			r.Close()
-			continue
-		}
-		if err == nil {
-			err = b.Verify()
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading a tail, %s: %w", r.dir, err)
-		}
-		return b, nil
-	}
-}
-
-// Close ends the reading. It may be called twice.
-func (r *TailReader) Close() {
-	if r.in != nil {
-		r.in.Close()
-		r.in = nil
 	}
 }

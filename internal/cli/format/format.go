@@ -146,6 +146,7 @@ type jsonRecord struct {
 	Value       *string      `json:"value"`
 	ValueBase64 string       `json:"value_base64,omitempty"`
 	Headers     []jsonHeader `json:"headers,omitempty"`
+	Transaction string       `json:"transaction,omitempty"`
 }
 
 type jsonHeader struct {
@@ -155,8 +156,11 @@ type jsonHeader struct {
 }
 
 // AppendJSON writes a record as a line of JSON.
-func AppendJSON(dst []byte, r *kgo.Record) []byte {
-	j := jsonRecord{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: formatTime(r.Timestamp.UnixMilli())}
+func AppendJSON(dst []byte, r *kgo.Record) []byte { return AppendStateJSON(dst, r, "") }
+
+// AppendStateJSON is AppendJSON with the state of the record's transaction, which is left out if it is empty.
+func AppendStateJSON(dst []byte, r *kgo.Record, transaction string) []byte {
+	j := jsonRecord{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: formatTime(r.Timestamp.UnixMilli()), Transaction: transaction}
 	j.Key, j.KeyBase64 = textOrBase64(r.Key)
 	j.Value, j.ValueBase64 = textOrBase64(r.Value)
 	for _, h := range r.Headers {
