@@ -28,7 +28,10 @@ func linkNorth(t *testing.T, from []string, more ...string) *linked {
 	t.Helper()
 	l := &linked{t: t, here: ownBroker(t), there: quickClient(t, from)}
 	l.near = quickClient(t, []string{l.here.addr})
-	args := []string{"create", "north", "--from", from[0]}
+	args := []string{"create", "north"}
+	for _, addr := range from { // all: any of them may be down
+		args = append(args, "--from", addr)
+	}
 	l.verb(append(args, more...)...)
 	return l
 }

@@ -109,6 +109,7 @@ func startOldKafka(t *testing.T, v *oldVersion, brokers int, set ...string) *old
 			"log.dirs=" + filepath.Join(dir, strconv.Itoa(i+1)),
 			"auto.create.topics.enable=false",
 			"auto.leader.rebalance.enable=false",
+			"controlled.shutdown.retry.backoff.ms=200",
 			"offsets.topic.num.partitions=1",
 			"offsets.topic.replication.factor=1",
 			"transaction.state.log.num.partitions=1",
