@@ -18,7 +18,7 @@ VULN_VERSION := v1.9.0
 VULN         := bin/govulncheck-$(VULN_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-interop-cluster test-apps test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy vuln cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-interop-cluster test-apps test-sources test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy vuln cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -55,6 +55,9 @@ test-interop-cluster: ## run the clients against three nodes, and the tests of S
 
 test-apps: ## run Kafka Streams, Connect, MirrorMaker 2 and Flink, and kill them and nodes (30 minutes)
 	cd interop && LEAT_INTEROP_APPS=1 $(GO) test -count=1 -timeout 90m -parallel 1 -v -run 'TestStreams|TestConnect|TestMirrorMaker|TestFlink' .
+
+test-sources: ## mirror Apache Kafka 2.1.1 and 2.8.2 while their brokers die and their topics change (five minutes)
+	cd interop && LEAT_INTEROP_SOURCES=1 $(GO) test -count=1 -timeout 40m -parallel 1 -v -run 'TestOldSources|TestLinkReadsNearestReplica' .
 
 test-power: ## cut the power and kill the process under load ROUNDS (20) times; needs root and loop devices
 	LEAT_TEST_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 60m -v -run 'TestPowerCut|TestKillUnderLoad' ./cmd/leat
