@@ -86,7 +86,7 @@ func (c *check) connect(ctx context.Context) (*source.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Dial = c.s.cfg.Dial
+	cfg.Dial = c.s.dialer(c.link, c.set)
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	return source.New(ctx, cfg)

@@ -107,7 +107,7 @@ func (s *session) connect(ctx context.Context) (*source.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Dial = s.s.cfg.Dial
+	c.Dial = s.s.dialer(s.link, s.set)
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	client, err := source.New(ctx, c)
@@ -129,7 +129,7 @@ func (s *session) connect(ctx context.Context) (*source.Client, error) {
 var errOtherCluster = errors.New("the addresses of the link lead to another cluster")
 
 func (s *session) checkCluster(c *source.Cluster) error {
-	if c.ID != s.link.Source {
+	if c.ID != s.link.Source && s.link.Source != "" { // that of a link by agents is not known at first
 		return fmt.Errorf("%w: it is %q, and the source is %q", errOtherCluster, c.ID, s.link.Source)
 	}
 	return nil

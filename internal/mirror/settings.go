@@ -33,6 +33,7 @@ const (
 	keyThrottle   = "throttle.bytes.per.second"
 	keyAcceptLoss = "accept.loss" // true: a gap, and lost tombstones, are noted and left out without a person
 	keyRack       = "client.rack"
+	keyVia        = meta.ViaSetting // agent: agents carry the connections; unset: the nodes dial
 	keyProtocol   = "security.protocol"
 	keyMechanism  = "sasl.mechanism"
 	keyUser       = "sasl.username"
@@ -59,6 +60,7 @@ type Settings struct {
 
 	reach     map[string]string
 	rack      string
+	viaAgent  bool // agents of the link carry the connections
 	protocol  string
 	tls       *tls.Config
 	mechanism string
@@ -202,6 +204,13 @@ func (p *settingsParser) readMap() error {
 
 func (p *settingsParser) readRates() error {
 	p.s.rack = p.take(keyRack)
+	switch text := p.take(keyVia); text {
+	case "":
+	case meta.ViaAgent:
+		p.s.viaAgent = true
+	default:
+		return fmt.Errorf("%s is %.40q, and not %s", keyVia, text, meta.ViaAgent)
+	}
 	if text := p.take(TagSetting); text != "" {
 		n, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {

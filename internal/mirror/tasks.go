@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,7 +72,10 @@ func (t *tasks) run(ctx context.Context, s *session) {
 			continue
 		}
 		began := time.Now()
-		err := r.compareTopics(ctx)
+		err := r.findSource(ctx)
+		if err == nil {
+			err = r.compareTopics(ctx)
+		}
 		pause := max(topicsEvery, min(time.Since(began)*roundShare, configsEvery))
 		r.note(ctx, topicsTask, err)
 		if err == nil && time.Since(configsAt) >= configsEvery {
@@ -164,6 +168,31 @@ func (r *round) note(ctx context.Context, task string, err error) {
 
 func (r *round) warn(format string, args ...any) {
 	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+}
+
+// errSourceFound has the tasks begin anew, with a link that knows its source.
+var errSourceFound = errors.New("the link has just learned which cluster its source is")
+
+// findSource has a link that was made before its source could be asked know which cluster that is.
+func (r *round) findSource(ctx context.Context) error {
+	if r.s.link.Source != "" {
+		return nil
+	}
+	cluster, err := r.s.askCluster(ctx, []string{})
+	if err != nil {
+		return err
+	}
+	if cluster.ID == "" {
+		return errors.New("the source does not tell its cluster id, without which cycles of links cannot be found")
+	}
+	_, refused, err := r.s.s.cfg.ChangeLinks(ctx, &controller.LinksChange{Kind: controller.ChangeLink, LinkID: r.s.link.ID, Change: &controller.LinkChange{Source: cluster.ID}})
+	if err == nil && refused != nil {
+		err = refused
+	}
+	if err == nil {
+		err = errSourceFound
+	}
+	return err
 }
 
 // compareTopics makes the topics here that the source has and the link is for, and adds partitions to those that it has more of.

@@ -734,11 +734,11 @@ func TestAnswersThatStop(t *testing.T) {
 
 // TestKeys proves that the keys have names and that those that are not answered are known.
 func TestKeys(t *testing.T) {
-	if got := []string{peer.NameOf(peer.PeerHello), peer.NameOf(peer.Finalize), peer.NameOf(peer.LastKey), peer.NameOf(3)}; !slices.Equal(got, []string{"PeerHello", "Finalize", "private key 20031", "private key 3"}) {
+	if got := []string{peer.NameOf(peer.PeerHello), peer.NameOf(peer.Finalize), peer.NameOf(peer.LastKey), peer.NameOf(3)}; !slices.Equal(got, []string{"PeerHello", "Finalize", "private key 20063", "private key 3"}) {
 		t.Error(got)
 	}
 	for key := peer.FirstKey - 1; key <= peer.LastKey+1; key++ {
-		if peer.IsPrivate(key) != (key >= 20000 && key <= 20031) || peer.IsOneWay(key) != (key == peer.QuorumMessages || key == peer.DurableEnds) {
+		if peer.IsPrivate(key) != (key >= 20000 && key <= 20063) || peer.IsOneWay(key) != (key == peer.QuorumMessages || key == peer.DurableEnds) {
 			t.Errorf("%d is told wrongly", key)
 		}
 	}

@@ -6,7 +6,7 @@ import "strconv"
 // connection that has not proven itself.
 const (
 	FirstKey int16 = 20000
-	LastKey  int16 = 20031
+	LastKey  int16 = 20063
 )
 
 // The private keys. A number is never used for something else.
@@ -56,6 +56,9 @@ const (
 	LinksShow  int16 = 20030 // what a node knows of the partitions that it mirrors
 )
 
+// AgentBytes carries bytes between a node and an agent of a link, both ways: see package mirror/tunnel.
+const AgentBytes int16 = 20040
+
 // privateKeys are the names of the keys, and whether a request is not answered.
 var privateKeys = [...]struct {
 	name   string
@@ -92,6 +95,7 @@ var privateKeys = [...]struct {
 	LinksChange - FirstKey:      {name: "LinksChange"},
 	LinksServe - FirstKey:       {name: "LinksServe"},
 	LinksShow - FirstKey:        {name: "LinksShow"},
+	AgentBytes - FirstKey:       {name: "AgentBytes"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.
