@@ -23,9 +23,10 @@ import (
 
 // linkRig is a LinkServer that answers as a test says, and keeps what it was asked.
 type linkRig struct {
-	list  func(link meta.UUID) []PartitionStatus // nil: it mirrors nothing
-	tasks []TaskStatus
-	serve func(q *LinkRequest) (LinkAnswer, *controller.Error, error)
+	list   func(link meta.UUID) []PartitionStatus // nil: it mirrors nothing
+	tasks  []TaskStatus
+	agents []AgentStatus
+	serve  func(q *LinkRequest) (LinkAnswer, *controller.Error, error)
 
 	mu    sync.Mutex // guards asked
 	asked []LinkRequest
@@ -39,6 +40,8 @@ func (r *linkRig) ListMirrors(link meta.UUID) []PartitionStatus {
 }
 
 func (r *linkRig) ListTasks() []TaskStatus { return slices.Clone(r.tasks) }
+
+func (r *linkRig) ListAgents() []AgentStatus { return slices.Clone(r.agents) }
 
 func (r *linkRig) ServeLink(_ context.Context, q *LinkRequest) (LinkAnswer, *controller.Error, error) {
 	r.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/follow"
 	"github.com/leatstream/leat/internal/mirror/source"
+	"github.com/leatstream/leat/internal/mirror/tunnel"
 )
 
 const (
@@ -54,6 +55,13 @@ func (s *Service) Check(ctx context.Context, l *meta.Link, secrets []byte) *Repo
 	var err error
 	if c.set, err = ParseSettings(l.Settings, secrets); err != nil {
 		c.r.problem("settings", sentence(err), "")
+		return c.r
+	}
+	if c.set.viaAgent && len(l.Agents) == 0 {
+		c.r.Warnings = append(c.r.Warnings, Finding{
+			"agent", "Nothing was asked of the source: it is reached by agents, and there is no token yet with which one could connect.",
+			`Make a token ("leat link agent-token NAME"), start the agent beside the source ("leat link agent"), and check the link then ("leat link doctor NAME").`,
+		})
 		return c.r
 	}
 	if c.client, err = c.connect(ctx); err != nil {
@@ -97,6 +105,10 @@ func explainDial(err error) (text, do string) {
 	var unknown x509.UnknownAuthorityError
 	var record tls.RecordHeaderError
 	switch {
+	case errors.Is(err, tunnel.ErrNoAgent):
+		return "No agent of the link is connected to the node that was asked, so that the source cannot be reached.", `See to it that "leat link agent" runs beside the source, and look at its log: it dials each node of this cluster.`
+	case errors.Is(err, tunnel.ErrRefused):
+		return sentence(err), "Start the agent with --allow for the address, if it is right."
 	case errors.Is(err, source.ErrOld):
 		return "The source is too old to be mirrored.", "Upgrade it to Apache Kafka 2.1 or a later one."
 	case source.IsLoginRefused(err):
@@ -211,7 +223,7 @@ func (c *check) checkBrokers(ctx context.Context) {
 		b := &c.cluster.Brokers[i]
 		address := net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 		text, do := explainDial(err)
-		if !source.IsLoginRefused(err) && !errors.Is(err, source.ErrOld) {
+		if !source.IsLoginRefused(err) && !errors.Is(err, source.ErrOld) && !errors.Is(err, tunnel.ErrNoAgent) && !errors.Is(err, tunnel.ErrRefused) {
 			do = fmt.Sprintf("If it is reached at another address from here, name that: --map %s=HOST:PORT.", address)
 		}
 		c.r.problem(address, fmt.Sprintf("Broker %d advertises this address. %s", b.ID, text), do)

@@ -14,6 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror"
+	"github.com/leatstream/leat/internal/mirror/tunnel"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/sealing"
 )
@@ -22,6 +23,7 @@ import (
 type linking struct {
 	n       *Node
 	service atomic.Pointer[mirror.Service] // nil: not built yet, or closed
+	hub     *tunnel.Hub                    // the agents that are connected; made before the node lets anybody in
 }
 
 // secretKind is the kind of links' secrets, for package sealing.
@@ -48,21 +50,29 @@ func openLinks(n *Node) {
 			}
 			return mirror.NewReplicaLog(t.Partition(id.Number))
 		},
-		Commit: n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
+		DialByAgent: n.linking.hub.Dial,
+		Commit:      n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
 	}))
 }
 
-// close ends all mirroring, if it was built.
+// close ends all mirroring, if it was built, and the connections of agents.
 func (l *linking) close() {
 	if s := l.service.Load(); s != nil {
 		s.Close()
 	}
+	l.hub.Close()
 }
 
 // follow follows a change of the metadata.
 func (l *linking) follow(d *meta.Delta, img *meta.Image) {
 	if s := l.service.Load(); s != nil {
 		s.Apply(d, img)
+	}
+	if d.Brokers {
+		l.hub.NoteNodes()
+	}
+	if len(d.Links) > 0 {
+		l.n.noteNodes() // so that agents whose tokens were revoked are let go
 	}
 }
 
@@ -179,6 +189,10 @@ func (l *linking) ServeLink(ctx context.Context, q *cluster.LinkRequest) (a clus
 		refused, err = r.skip(ctx)
 	case cluster.LinkCheck:
 		refused, err = r.checkOnly(ctx)
+	case cluster.LinkAgentToken:
+		refused, err = r.makeAgentToken(ctx)
+	case cluster.LinkAgentRevoke:
+		refused, err = r.revokeAgentToken(ctx)
 	default:
 		refused = refuseLink(controller.InvalidRequest, "This version of Leat does not know %q.", q.Verb)
 	}
@@ -265,7 +279,7 @@ func (r *linkRequest) create(ctx context.Context) (*controller.Error, error) {
 		return nil, nil
 	}
 	switch link.Source = r.a.Source; {
-	case link.Source == "":
+	case link.Source == "" && !link.IsViaAgent(): // that of a link by agents is found when one is there
 		return refuseLink(controller.InvalidRequest, "The source has not told its cluster id, without which there can be no link."), nil
 	case !canSeal:
 		return refuseLink(controller.PolicyViolation, "%s", r.a.Problems[len(r.a.Problems)-1].Text), nil

@@ -29,7 +29,7 @@ type loggers struct {
 // levels; level is the root's.
 func newLoggers(to slog.Handler, level slog.Level) *loggers {
 	ls := &loggers{to: to, levels: map[string]*atomic.Int64{}, limit: newLineLimit()}
-	for _, name := range []string{rootLogger, auditLogger, "broker", "cluster", "group", "quorum", "replica", "storage", "txn", "wire"} {
+	for _, name := range []string{rootLogger, auditLogger, "broker", "cluster", "group", "mirror", "quorum", "replica", "storage", "txn", "wire"} {
 		ls.levels[name] = new(atomic.Int64)
 		ls.levels[name].Store(inherited)
 	}

@@ -135,7 +135,7 @@ func TestBrokerLoggers(t *testing.T) {
 	for _, c := range resp.Resources[0].Configs {
 		shown += c.Name + "=" + *c.Value + " "
 	}
-	if want := "audit=INFO broker=INFO cluster=INFO group=INFO quorum=INFO replica=INFO root=INFO storage=INFO txn=INFO wire=DEBUG "; shown != want {
+	if want := "audit=INFO broker=INFO cluster=INFO group=INFO mirror=INFO quorum=INFO replica=INFO root=INFO storage=INFO txn=INFO wire=DEBUG "; shown != want {
 		t.Errorf("levels are %s, want %s", shown, want)
 	}
 	set(kmsg.ConfigResourceTypeBroker, "max.connections.per.ip.overrides", "127.0.0.1:1")

@@ -47,7 +47,8 @@ type Hub struct {
 	cfg  HubConfig
 	work sync.WaitGroup
 
-	mu     sync.Mutex // guards the field below
+	mu     sync.Mutex // guards the fields below
+	closed bool
 	agents map[*wire.Conn]*agentConn
 }
 
@@ -119,16 +120,34 @@ func (h *Hub) open(id *peer.Identity, r *wire.Request) error {
 	if a.mux, err = yamux.Client(a.end, muxConfig()); err != nil {
 		return err
 	}
+	replaced, err := h.add(a)
+	if err != nil {
+		return errors.Join(err, a.end.Close(), a.mux.Close())
+	}
+	for _, o := range replaced {
+		o.conn.Close(errReplaced)
+	}
+	h.cfg.Logger.Info("an agent is connected", "link", link, "token", a.token, "agent", a.name, "address", r.Conn.RemoteAddr().String())
+	p := r.Begin()
+	p.B = append(p.B, (&hello{Version: protocolVersion}).encode()...)
+	r.Send(p)
+	return nil
+}
+
+// add adds an agent, and begins what goes on with it. It returns the connections that the same agent had before.
+func (h *Hub) add(a *agentConn) (replaced []*agentConn, err error) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errStopped
+	}
 	for _, o := range h.agents {
 		if o.token == a.token {
-			o.conn.Close(errReplaced)
+			replaced = append(replaced, o)
 		}
 	}
-	h.agents[r.Conn] = a
-	h.mu.Unlock()
-	h.cfg.Logger.Info("an agent is connected", "link", link, "token", a.token, "agent", a.name, "address", r.Conn.RemoteAddr().String())
-	a.changed <- struct{}{}
+	h.agents[a.conn] = a
+	a.changed <- struct{}{} // it has room
 	h.work.Go(func() { h.watch(a) })
 	h.work.Go(func() { h.tellNodes(a) })
 	h.work.Go(func() {
@@ -136,10 +155,7 @@ func (h *Hub) open(id *peer.Identity, r *wire.Request) error {
 			a.conn.Close(errOpened)
 		}
 	})
-	p := r.Begin()
-	p.B = append(p.B, (&hello{Version: protocolVersion}).encode()...)
-	r.Send(p)
-	return nil
+	return replaced, nil
 }
 
 // watch ends what goes over a connection with it, and the connection when yamux has ended.
@@ -293,6 +309,7 @@ func (h *Hub) Status(link meta.UUID) (list []AgentStatus) {
 // Close ends all connections of agents, and waits for what goes over them.
 func (h *Hub) Close() {
 	h.mu.Lock()
+	h.closed = true
 	list := slices.Collect(maps.Values(h.agents))
 	h.mu.Unlock()
 	for _, a := range list {
