@@ -32,6 +32,7 @@ type linkNode struct {
 	addresses []string // at which others are told to reach the node
 	// keepsSecrets tells that nobody can read what is sent to the node.
 	keepsSecrets bool
+	needsTLS     bool // all nodes are reached with TLS, so that a token is to be used over TLS alone
 	serve        func(ctx context.Context, q *cluster.LinkRequest) (cluster.LinkAnswer, *controller.Error, error)
 }
 
@@ -47,7 +48,7 @@ type linkVerbs struct {
 
 func (a *app) newLink(dial linkDialer) *cobra.Command {
 	v := &linkVerbs{a, dial}
-	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newDelete(), v.newDoctor())
+	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newDelete(), v.newDoctor(), v.newAgentToken(), v.newAgent())
 }
 
 // add gives a verb what all verbs about links have.
@@ -72,7 +73,10 @@ func (a *app) dialLinks(cmd *cobra.Command, fn func(ctx context.Context, n *link
 	}
 	return a.withHolder(cmd, func(ctx context.Context, h *heldNode) error {
 		isLocal := !slices.ContainsFunc(a.addressesOf(cmd, h), func(address string) bool { return !isLoopback(address) })
-		return fn(ctx, &linkNode{cluster: h.Cluster.String(), addresses: h.addresses(), keepsSecrets: isLocal || h.conn.Session().IsBound, serve: h.admin.ServeLinks})
+		w := h.conn.Welcome()
+		return fn(ctx, &linkNode{
+			cluster: h.Cluster.String(), addresses: h.addresses(), keepsSecrets: isLocal || h.conn.Session().IsBound, needsTLS: h.IsReachedWithTLS(&w), serve: h.admin.ServeLinks,
+		})
 	})
 }
 

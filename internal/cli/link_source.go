@@ -33,6 +33,7 @@ const (
 	throttleKey  = "throttle.bytes.per.second"
 	lossKey      = "accept.loss"
 	rackKey      = "client.rack"
+	viaKey       = meta.ViaSetting
 	protocolKey  = "security.protocol"
 	mechanismKey = "sasl.mechanism"
 	userKey      = "sasl.username"
@@ -50,14 +51,14 @@ func loginKeys() []string {
 func linkFlagOf(key string) string {
 	return map[string]string{
 		serversKey: "--from", topicsKey: "--topics", excludeKey: "--exclude", prefixKey: "--prefix", renameKey: "--rename", startKey: "--start", mapKey: "--map",
-		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack",
+		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack", viaKey: "--via",
 	}[key]
 }
 
 // linkSource is which cluster a link reads from, what of it, and how it logs in there, as flags say.
 type linkSource struct {
 	from, topics, exclude, rename, reach []string
-	prefix, start, rack                  string
+	prefix, start, rack, via             string
 	throttle                             int64
 	acceptsLoss                          bool
 
@@ -72,7 +73,6 @@ func sourceLoginFlags() []string {
 
 func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.from, "from", nil, "brokers of the source, as host:port; may be repeated")
 	f.StringArrayVar(&s.topics, "topics", nil, "a `pattern` of the source's topics: a name, a prefix as in 'orders-*', or a regular expression as in 're:^web-'; may be repeated (default: all topics)")
 	f.StringArrayVar(&s.exclude, "exclude", nil, "a `pattern` of topics that are left out; may be repeated")
 	f.StringVar(&s.prefix, "prefix", "", "what the topics' names begin with here, before those at the source")
@@ -82,6 +82,19 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f.Int64Var(&s.throttle, "throttle", 0, "how many bytes per second all nodes together read from the source (default: as many as they can)")
 	f.BoolVar(&s.acceptsLoss, "accept-loss", false, "note losses and go on, and wait for nobody to accept them")
 	f.StringVar(&s.rack, "rack", "", "where the nodes here are, in the source's words: replicas near them are read")
+	f.StringVar(&s.via, "via", "", `how the source is reached: "`+meta.ViaAgent+`" by agents that run beside it ("leat link agent"), for one that cannot be dialled (default: the nodes dial it)`)
+	s.addLoginFlags(a, cmd)
+	a.completeFlag(cmd, "start", completeWords("earliest", "latest"))
+	a.completeFlag(cmd, "via", completeWords(meta.ViaAgent))
+	for _, name := range []string{"topics", "exclude", "prefix", "rename", "map", "throttle", "rack"} {
+		a.completeFlag(cmd, name, completeNothing)
+	}
+}
+
+// addLoginFlags adds the flags that say where the source is, and how to log in there.
+func (s *linkSource) addLoginFlags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&s.from, "from", nil, "brokers of the source, as host:port; may be repeated")
 	f.StringVar(&s.clientConfig, "source-config", "", "a Java client.properties: the source's brokers, how to log in there, what to trust")
 	f.StringVar(&s.user, "source-user", "", "the user to log in as at the source")
 	f.StringVar(&s.passwordFile, "source-password-file", "", "file whose first line is that user's password")
@@ -92,9 +105,8 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	for _, name := range sourceLoginFlags()[1:] {
 		cmd.MarkFlagsMutuallyExclusive("source-config", name)
 	}
-	a.completeFlag(cmd, "start", completeWords("earliest", "latest"))
 	a.completeFlag(cmd, "source-mechanism", completeWords(config.MechanismScramSHA512, config.MechanismScramSHA256, config.MechanismPlain))
-	for _, name := range []string{"from", "topics", "exclude", "prefix", "rename", "map", "throttle", "rack", "source-user"} {
+	for _, name := range []string{"from", "source-user"} {
 		a.completeFlag(cmd, name, completeNothing)
 	}
 }
@@ -127,7 +139,7 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 			w.set[key] = strings.Join(list, ",")
 		}
 	}
-	for key, text := range map[string]string{prefixKey: s.prefix, rackKey: s.rack} {
+	for key, text := range map[string]string{prefixKey: s.prefix, rackKey: s.rack, viaKey: s.via} {
 		if text != "" {
 			w.set[key] = text
 		}
@@ -140,6 +152,9 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 	}
 	if cmd.Flag("accept-loss").Changed {
 		w.set[lossKey] = strconv.FormatBool(s.acceptsLoss)
+	}
+	if s.via != "" && s.via != meta.ViaAgent {
+		return nil, usagef("--via %s: write --via %s, or leave it out to have the nodes dial the source", s.via, meta.ViaAgent)
 	}
 	if s.start != "" {
 		at, err := parseStart(s.start, time.Now())

@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"maps"
+	"net"
 	"slices"
 	"time"
 
@@ -73,6 +76,26 @@ func (p *peers) admitAgent(ctx context.Context, from credential.Peer) (credentia
 	}
 	return w, nil
 }
+
+// DialForAgent opens connections of an agent of a link to nodes, at addresses with a protocol. With TLS it checks their certificates if there are roots; without them, the proofs
+// of both ends must be bound to the connection, which shows that there is nobody between them.
+func DialForAgent(roots *x509.CertPool) peer.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		address, protocol, _ := peer.SplitAddress(address)
+		nc, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil || !protocol.UsesTLS() {
+			return nc, err
+		}
+		cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+		if roots == nil {
+			cfg.InsecureSkipVerify = true //nolint:gosec // see above
+		}
+		return beginTLS(ctx, nc, cfg, address)
+	}
+}
+
+// AgentVersions are the versions of the protocol between nodes that an agent of this binary speaks.
+func AgentVersions() credential.Range { return peerVersions }
 
 // isHolder tells whether an agent that has proven itself is still the one of its token.
 func (p *peers) isHolder(from *credential.Peer) bool {
