@@ -127,7 +127,7 @@ func (h *Hub) open(id *peer.Identity, r *wire.Request) error {
 	for _, o := range replaced {
 		o.conn.Close(errReplaced)
 	}
-	h.cfg.Logger.Info("an agent is connected", "link", link, "token", a.token, "agent", a.name, "address", r.Conn.RemoteAddr().String())
+	h.cfg.Logger.Info("an agent is connected", "link", link.String(), "token", a.token.String(), "agent", a.name, "address", r.Conn.RemoteAddr().String())
 	p := r.Begin()
 	p.B = append(p.B, (&hello{Version: protocolVersion}).encode()...)
 	r.Send(p)
@@ -170,7 +170,7 @@ func (h *Hub) watch(a *agentConn) {
 	h.mu.Unlock()
 	_ = a.end.Close()
 	_ = a.mux.Close() // which has no error
-	h.cfg.Logger.Info("an agent is not connected any more", "link", a.link, "token", a.token, "agent", a.name)
+	h.cfg.Logger.Info("an agent is not connected any more", "link", a.link.String(), "token", a.token.String(), "agent", a.name)
 }
 
 // tellNodes tells an agent which nodes there are, when they have changed.
