@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
@@ -284,6 +286,13 @@ func TestTokensOfAgentsAreRefused(t *testing.T) {
 	defer c.Close()
 	if _, err := c.Call(t.Context(), peer.LinksShow, []byte("{}")); !errors.Is(err, peer.ErrClosedByPeer) {
 		t.Errorf("an agent is told of links: %v", err)
+	}
+	if c, err = peer.Dial(t.Context(), here.ports[0], credential.DialAsAgent(used, peerVersions, holder, rand.Reader), nil); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Request(t.Context(), kmsg.NewPtrMetadataRequest()); !errors.Is(err, peer.ErrClosedByPeer) {
+		t.Errorf("an agent asks for metadata as clients do: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +45,26 @@ type testNode struct {
 	hub    *Hub
 	server *wire.Server
 	addr   string
+	log    logLines
+}
+
+// logLines collects what a server logs.
+type logLines struct {
+	mu sync.Mutex
+	b  strings.Builder // guarded by mu
+}
+
+func (l *logLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+// count counts the lines that have a text.
+func (l *logLines) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), text)
 }
 
 func newRig(t *testing.T) *rig {
@@ -120,7 +141,7 @@ func (r *rig) start(id int32, address string) *testNode {
 	if err != nil {
 		r.Fatal(err)
 	}
-	n.server = wire.NewServer(wire.Config{Peers: wire.Peers{Handshake: peer.Handshake(), Expected: func() bool { return true }, Conns: 100, Waiting: 16}}, handler{door})
+	n.server = wire.NewServer(wire.Config{Logger: slog.New(slog.NewTextHandler(&n.log, nil)), Peers: wire.Peers{Handshake: peer.Handshake(), Expected: func() bool { return true }, Conns: 100, Waiting: 16}}, handler{door})
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		r.Fatal(err)
