@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -113,6 +114,19 @@ func (l *linking) ListAgents() (list []cluster.AgentStatus) {
 		}
 	}
 	return list
+}
+
+// tellAgents puts into the answer which agents of a link are connected to this node, and what they have not reached.
+func (r *linkRequest) tellAgents(link *meta.Link) {
+	if !link.IsViaAgent() {
+		return
+	}
+	for _, a := range r.l.hub.Status(link.ID) {
+		r.a.Steps = append(r.a.Steps, fmt.Sprintf("the agent %s is connected to node %d, from %s, since %s", a.Name, r.l.n.id.nodeID, a.Remote, a.Since.UTC().Format("2006-01-02 15:04:05 MST")))
+		if a.Problem != "" {
+			r.a.Warnings = append(r.a.Warnings, cluster.LinkProblem{About: "agent " + a.Name, Text: fmt.Sprintf("At %s it has not reached %s.", a.ProblemAt.UTC().Format("15:04:05 MST"), a.Problem)})
+		}
+	}
 }
 
 // makeAgentToken has the link know a token.

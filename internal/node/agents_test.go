@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -326,6 +327,15 @@ func TestAgentsDialOnlyWhatTheyMay(t *testing.T) {
 	if list := n.linking.ListAgents(); len(list) != 1 || !strings.Contains(list[0].Problem, secret.Addr().String()) || list[0].ProblemAt.IsZero() {
 		t.Errorf("people are told of %+v", list)
 	}
+	a, refused, err := here.serveLink(&cluster.LinkRequest{Verb: cluster.LinkCheck, Name: "north"})
+	if err != nil || refused != nil || len(a.Steps) == 0 || !strings.HasPrefix(a.Steps[0], "the agent a is connected to node 1, from 127.0.0.1:") {
+		t.Errorf("a check says %+v, %v, %v", a, refused, err)
+	}
+	if !slices.ContainsFunc(a.Problems, func(p cluster.LinkProblem) bool {
+		return strings.Contains(p.Text, behindName+" is none of the brokers")
+	}) {
+		t.Errorf("a check finds the problems %+v", a.Problems)
+	}
 	c, err := n.linking.hub.Dial(t.Context(), link, there.real)
 	if err != nil {
 		t.Fatal(err)
@@ -333,5 +343,36 @@ func TestAgentsDialOnlyWhatTheyMay(t *testing.T) {
 	c.Close()
 	if _, err := n.linking.hub.Dial(t.Context(), meta.UUID{1}, there.real); !errors.Is(err, tunnel.ErrNoAgent) {
 		t.Errorf("another link: %v", err)
+	}
+}
+
+// TestAgentsOfASecuredCluster proves that an agent of a secured cluster speaks TLS with its nodes, whose certificates are checked if it has the authority's; that the token is of no use without TLS, nor with the certificate of another authority; and that it is when the address
+// says no protocol.
+func TestAgentsOfASecuredCluster(t *testing.T) {
+	n := startSecured(t, securedConfig(t.TempDir()))
+	here := &site{&machines{t: t, nodes: []*Node{n}, ports: n.Info().Addresses[:1]}}
+	here.linkByAgent()
+	token := here.agentToken("north", time.Hour).WithTLS()
+	key, address := newKey(t), n.Info().Secured.Address
+	connect := func(protocol string, roots *x509.CertPool) error {
+		c, err := peer.Dial(t.Context(), protocol+"://"+address, credential.DialAsAgent(token, AgentVersions(), key, rand.Reader), DialForAgent(roots))
+		if err == nil {
+			if !c.Session().IsBound {
+				t.Error("the proofs are not bound to the connection")
+			}
+			c.Close()
+		}
+		return err
+	}
+	own := trusting(t, n.Info().Secured).RootCAs
+	other := trusting(t, startSecured(t, securedConfig(t.TempDir())).Info().Secured).RootCAs
+	if err := errors.Join(connect("SSL", nil), connect("SASL_SSL", own)); err != nil {
+		t.Error(err)
+	}
+	if err := connect("PLAINTEXT", nil); !errors.Is(err, credential.ErrUnbound) {
+		t.Errorf("without TLS: %v", err)
+	}
+	if err := connect("SSL", other); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("with another authority: %v", err)
 	}
 }

@@ -233,6 +233,7 @@ func (r *linkRequest) check(ctx context.Context, link *meta.Link, secrets []byte
 		ctx, cancel = context.WithTimeout(ctx, r.q.Within)
 		defer cancel()
 	}
+	r.tellAgents(link)
 	found := r.l.service.Load().Check(ctx, link, secrets)
 	r.tag = found.Tag
 	r.a.Source, r.a.Steps = found.Source, append(r.a.Steps, found.Steps...)
