@@ -69,7 +69,7 @@ proves both ends, and that nobody stands between them.`,
 
 // runAgent runs an agent until the program is stopped.
 func (v *linkVerbs) runAgent(cmd *cobra.Command, f *linkAgentFlags) error {
-	cfg, err := f.read(cmd)
+	cfg, err := f.read()
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (v *linkVerbs) runAgent(cmd *cobra.Command, f *linkAgentFlags) error {
 }
 
 // read reads what the flags say, and the files that they name.
-func (f *linkAgentFlags) read(cmd *cobra.Command) (*tunnel.AgentConfig, error) {
+func (f *linkAgentFlags) read() (*tunnel.AgentConfig, error) {
 	switch {
 	case len(f.to) == 0:
 		return nil, usagef("--to must be given: a node of the cluster that mirrors, as host:port")

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,5 +89,64 @@ func TestAgentKeysAreKept(t *testing.T) {
 	}
 	if b, err := os.ReadFile(path); string(b) != "x" || err != nil {
 		t.Errorf("it has %q now, %v", b, err)
+	}
+}
+
+// TestLinkAgentRuns proves with two nodes and the program's own verbs that a link is made, gets a token, and mirrors when its agent runs, which ends in good order when it is stopped; and that a second agent with the same token is refused.
+func TestLinkAgentRuns(t *testing.T) {
+	start := func(data string) (address string) {
+		t.Helper()
+		address, stop, err := startLocalNode(t.Context(), nodeOptions{data: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		return address
+	}
+	dir := t.TempDir()
+	there, here := start(filepath.Join(dir, "there")), start(filepath.Join(dir, "here"))
+	run := func(ctx context.Context, args ...string) (code int, out string) {
+		var o, e strings.Builder
+		code = Main(ctx, args, strings.NewReader(""), &o, &e)
+		return code, o.String() + e.String()
+	}
+	must := func(args ...string) string {
+		t.Helper()
+		code, out := run(t.Context(), args...)
+		if code != exitOK {
+			t.Fatalf("leat %v ends with %d: %s", args, code, out)
+		}
+		return out
+	}
+	data := filepath.Join(dir, "here")
+	must("topic", "create", "orders", "--bootstrap", there)
+	must("link", "create", "north", "--via", "agent", "--from", there, "--data", data)
+	token, _, _ := strings.Cut(must("link", "agent-token", "north", "--data", data), "\n")
+	tokenFile := file(t, "token", token+"\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan string, 1)
+	agent := []string{"link", "agent", "--to", here, "--token-file", tokenFile, "--from", there, "--name", "edge"}
+	go func() {
+		code, out := run(ctx, agent...)
+		ended <- fmt.Sprintf("%d: %s", code, out)
+	}()
+	defer cancel()
+	last := ""
+	for limit := time.Now().Add(time.Minute); !strings.Contains(last, "MIRRORING") || !strings.Contains(last, "edge"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("it does not mirror in a minute: %s", last)
+		}
+		last = must("link", "describe", "north", "--data", data)
+	}
+	if code, out := run(t.Context(), append(agent, "--key-file", filepath.Join(dir, "other.key"))...); code != exitFailed || !strings.Contains(out, "the token was used by another agent") {
+		t.Errorf("another agent ends with %d: %s", code, out)
+	}
+	cancel()
+	if out := <-ended; !strings.HasPrefix(out, "0: ") || !strings.Contains(out, "connected to a node") {
+		t.Errorf("the agent ends with %s", out)
 	}
 }

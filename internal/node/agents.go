@@ -42,7 +42,7 @@ func nodesForAgents(img *meta.Image, listener string) (list []tunnel.Node) {
 		n := tunnel.Node{ID: id, Addresses: addressesOf(img, id)}
 		if i := slices.IndexFunc(b.Listeners, func(l meta.Listener) bool { return l.Name == listener }); i > 0 {
 			l := &b.Listeners[i]
-			n.Addresses = []string{peer.FormatAddress(config.Protocol(l.Security), l.Host, int32(l.Port))}
+			n.Addresses = []string{peer.FormatAddress(config.Protocol(l.Security), l.Host, l.Port)}
 		}
 		if b.State != meta.BrokerFenced && len(n.Addresses) > 0 {
 			list = append(list, n)

@@ -31,7 +31,7 @@ const behindName = "broker-1.behind.invalid:9092"
 type behindSite struct {
 	*site
 
-	real string // where behindName leads
+	hidden string // where behindName leads
 }
 
 // newBehind starts it. The test's own clients have a listener of their own.
@@ -42,11 +42,11 @@ func newBehind(t *testing.T) *behindSite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real := l.Addr().String()
+	hidden := l.Addr().String()
 	l.Close()
 	m.stop(0)
 	n, err := Start(t.Context(), Config{
-		Data: m.dirs[0], Listen: []string{m.ports[0], "BEHIND=PLAINTEXT://" + real}, Advertise: []string{"BEHIND=" + behindName}, HTTP: "off",
+		Data: m.dirs[0], Listen: []string{m.ports[0], "BEHIND=PLAINTEXT://" + hidden}, Advertise: []string{"BEHIND=" + behindName}, HTTP: "off",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("machine", "behind"), Settings: map[string]string{"group.initial.rebalance.delay.ms": "0"},
 	})
 	if err != nil {
@@ -54,7 +54,7 @@ func newBehind(t *testing.T) *behindSite {
 	}
 	m.nodes[0] = n
 	t.Cleanup(func() { m.stop(0) })
-	return &behindSite{&site{m}, real}
+	return &behindSite{&site{m}, hidden}
 }
 
 // dial is how an agent beside the source reaches brokers.
@@ -62,7 +62,7 @@ func (s *behindSite) dial(ctx context.Context, network, address string) (net.Con
 	if address != behindName {
 		return nil, fmt.Errorf("%s is not here", address)
 	}
-	return new(net.Dialer).DialContext(ctx, network, s.real)
+	return new(net.Dialer).DialContext(ctx, network, s.hidden)
 }
 
 // linkByAgent makes a link whose source is reached by agents.
@@ -313,7 +313,7 @@ func TestAgentsDialOnlyWhatTheyMay(t *testing.T) {
 			dialled.Add(1)
 			return new(net.Dialer).DialContext(ctx, network, address)
 		},
-		Reach: tunnel.NewReach(nil, func(context.Context) ([]string, error) { return []string{there.real}, nil }, slog.New(slog.DiscardHandler)), Logger: slog.New(slog.DiscardHandler),
+		Reach: tunnel.NewReach(nil, func(context.Context) ([]string, error) { return []string{there.hidden}, nil }, slog.New(slog.DiscardHandler)), Logger: slog.New(slog.DiscardHandler),
 	})
 	here.awaitAgents(1)
 	n := here.any()
@@ -336,12 +336,12 @@ func TestAgentsDialOnlyWhatTheyMay(t *testing.T) {
 	}) {
 		t.Errorf("a check finds the problems %+v", a.Problems)
 	}
-	c, err := n.linking.hub.Dial(t.Context(), link, there.real)
+	c, err := n.linking.hub.Dial(t.Context(), link, there.hidden)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Close()
-	if _, err := n.linking.hub.Dial(t.Context(), meta.UUID{1}, there.real); !errors.Is(err, tunnel.ErrNoAgent) {
+	if _, err := n.linking.hub.Dial(t.Context(), meta.UUID{1}, there.hidden); !errors.Is(err, tunnel.ErrNoAgent) {
 		t.Errorf("another link: %v", err)
 	}
 }

@@ -68,6 +68,7 @@ func (l *logLines) count(text string) int {
 }
 
 func newRig(t *testing.T) *rig {
+	t.Helper()
 	return &rig{T: t, tokens: map[credential.TokenID]meta.UUID{}, known: map[credential.TokenID]credential.Verifier{}, nodes: map[int32]*testNode{}}
 }
 

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,6 +82,34 @@ func TestBytesAreCarried(t *testing.T) {
 	r.awaitAgents(n, 0)
 	if _, err := n.hub.Dial(t.Context(), north, echo); !errors.Is(err, ErrNoAgent) {
 		t.Errorf("without an agent: %v", err)
+	}
+}
+
+// TestTLSGoesThrough proves that TLS between a node and a broker goes through the agent as it is, so that the node knows the broker by its certificate, and not another one.
+func TestTLSGoesThrough(t *testing.T) {
+	r := newRig(t)
+	n := r.start(1, "127.0.0.1:0")
+	web := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "it is the broker") }))
+	defer web.Close()
+	address := web.Listener.Addr().String()
+	r.agent(r.newToken(), r.newKey(), "a", n, address)
+	r.awaitAgents(n, 1)
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	for trusted, pool := range map[bool]*x509.CertPool{true: roots, false: x509.NewCertPool()} {
+		c := tls.Client(r.dial(n, address), &tls.Config{RootCAs: pool, ServerName: "example.com"})
+		if err := c.HandshakeContext(t.Context()); (err == nil) != trusted {
+			t.Errorf("a node that trusts it, %t: %v", trusted, err)
+		}
+		if !trusted {
+			continue
+		}
+		if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+			t.Error(err)
+		}
+		if b, err := io.ReadAll(c); err != nil || !bytes.Contains(b, []byte("it is the broker")) {
+			t.Errorf("it says %q, %v", b, err)
+		}
 	}
 }
 
