@@ -234,6 +234,9 @@ func (c *AgentChange) apply(l *meta.Link) *Error {
 		if at(c.Made.Token) >= 0 {
 			return nil
 		}
+		if c.Made.Expires-c.Now > maxTokenLife.Milliseconds() {
+			return refuse(InvalidRequest, "A token can be used first within %v at most.", maxTokenLife)
+		}
 		l.Agents = slices.DeleteFunc(l.Agents, func(a meta.LinkAgent) bool { return !a.IsUsed() && a.Expires <= c.Now })
 		if len(l.Agents) >= meta.MaxLinkAgents {
 			return refuse(PolicyViolation, "The link %s has %d tokens for agents, and cannot have more: revoke one that is not used.", l.Name, len(l.Agents))

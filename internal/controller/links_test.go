@@ -705,6 +705,7 @@ func TestAgentsOfLinks(t *testing.T) {
 		s.must(agent(AgentChange{Made: token(2, 100), Now: 50}))
 		s.must(agent(AgentChange{Made: token(1, 100), Now: 50}))
 	}
+	s.refuses("a long life", agent(AgentChange{Made: token(5, 51+maxTokenLife.Milliseconds()), Now: 50}), InvalidRequest, "within")
 	s.refuses("an unknown token", use(3, 7), UnknownToken, "has no token 0300000000000000 for an agent")
 	for range 2 {
 		s.must(use(2, 7))
