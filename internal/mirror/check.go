@@ -157,20 +157,12 @@ func (c *check) checkCluster(ctx context.Context) (ok bool) {
 // checkIdentity compares what the clusters are with each other; ok is false if there is nothing more to check.
 func (c *check) checkIdentity(ctx context.Context, img *meta.Image) (ok bool) {
 	var err error
-	if c.r.Tag, err = c.client.ClusterTag(ctx, c.anyTopic()); err != nil {
+	if c.r.Tag, err = c.client.ClusterTag(ctx, anyTopic(c.cluster)); err != nil {
 		c.r.step("the source does not tell the tag of its producer ids: %v", err)
 	}
-	var others []follow.Cluster
-	for _, o := range img.Links().All() {
-		if o.ID == c.link.ID {
-			continue
-		}
-		one := follow.Cluster{Name: o.Name, ID: o.Source}
-		if text, isSet := o.Setting(TagSetting); isSet {
-			n, _ := strconv.ParseUint(text, 10, 32)
-			one.Tag = uint32(n)
-		}
-		if others = append(others, one); o.Source == c.cluster.ID {
+	others := otherSources(img, c.link.ID)
+	for _, o := range others {
+		if o.ID == c.cluster.ID {
 			c.r.Warnings = append(c.r.Warnings, Finding{"cluster", fmt.Sprintf("The link %s is from the same cluster.", o.Name), "See to it that the two are for different topics, or get different names for them."})
 		}
 	}
@@ -189,10 +181,26 @@ func (c *check) checkIdentity(ctx context.Context, img *meta.Image) (ok bool) {
 	return err == nil
 }
 
-// anyTopic is a topic of the source; "": it has none that the client sees.
-func (c *check) anyTopic() string {
-	for i := range c.cluster.Topics {
-		if t := &c.cluster.Topics[i]; t.Err == nil && !t.IsInternal {
+// otherSources are the sources of all links but one, as far as they are known.
+func otherSources(img *meta.Image, link meta.UUID) (others []follow.Cluster) {
+	for _, o := range img.Links().All() {
+		if o.ID == link || o.Source == "" {
+			continue
+		}
+		one := follow.Cluster{Name: o.Name, ID: o.Source}
+		if text, isSet := o.Setting(TagSetting); isSet {
+			n, _ := strconv.ParseUint(text, 10, 32)
+			one.Tag = uint32(n)
+		}
+		others = append(others, one)
+	}
+	return others
+}
+
+// anyTopic is a topic of a source; "": it has none that the client sees.
+func anyTopic(c *source.Cluster) string {
+	for i := range c.Topics {
+		if t := &c.Topics[i]; t.Err == nil && !t.IsInternal {
 			return t.Name
 		}
 	}

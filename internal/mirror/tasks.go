@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -178,14 +179,26 @@ func (r *round) findSource(ctx context.Context) error {
 	if r.s.link.Source != "" {
 		return nil
 	}
-	cluster, err := r.s.askCluster(ctx, []string{})
+	cluster, err := r.s.askCluster(ctx, nil)
 	if err != nil {
 		return err
 	}
 	if cluster.ID == "" {
 		return errors.New("the source does not tell its cluster id, without which cycles of links cannot be found")
 	}
-	_, refused, err := r.s.s.cfg.ChangeLinks(ctx, &controller.LinksChange{Kind: controller.ChangeLink, LinkID: r.s.link.ID, Change: &controller.LinkChange{Source: cluster.ID}})
+	found, err := r.findTag(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	img := r.image()
+	if _, err = follow.CheckClusters(follow.Cluster{ID: img.ClusterID, Tag: img.Tag}, found, otherSources(img, r.s.link.ID)); err != nil {
+		return err
+	}
+	change := &controller.LinkChange{Source: found.ID}
+	if found.Tag != 0 {
+		change.Settings = map[string]*string{TagSetting: new(strconv.FormatUint(uint64(found.Tag), 10))}
+	}
+	_, refused, err := r.s.s.cfg.ChangeLinks(ctx, &controller.LinksChange{Kind: controller.ChangeLink, LinkID: r.s.link.ID, Change: change})
 	if err == nil && refused != nil {
 		err = refused
 	}
@@ -193,6 +206,21 @@ func (r *round) findSource(ctx context.Context) error {
 		err = errSourceFound
 	}
 	return err
+}
+
+// findTag finds the tag of a source, if it tells it.
+func (r *round) findTag(ctx context.Context, cluster *source.Cluster) (found follow.Cluster, err error) {
+	found = follow.Cluster{Name: r.s.link.Name, ID: cluster.ID}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	client, err := r.s.client(ctx)
+	if err != nil {
+		return found, err
+	}
+	if tag, err := client.ClusterTag(ctx, anyTopic(cluster)); err == nil { // who does not tell it may be linked all the same
+		found.Tag = tag
+	}
+	return found, nil
 }
 
 // compareTopics makes the topics here that the source has and the link is for, and adds partitions to those that it has more of.

@@ -20,6 +20,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/mirror"
 	"github.com/leatstream/leat/internal/mirror/tunnel"
 	"github.com/leatstream/leat/internal/peer"
 )
@@ -185,6 +186,9 @@ func TestMirrorByAgents(t *testing.T) {
 	here.awaitAgents(3)
 	if l := here.any().image.Load().Links().FindName("north"); l.Source != there.any().id.clusterID {
 		t.Errorf("the source is %q", l.Source)
+	}
+	if tag, _ := here.any().image.Load().Links().FindName("north").Setting(mirror.TagSetting); tag != fmt.Sprint(there.any().image.Load().Tag) {
+		t.Errorf("the tag of the source is %q", tag)
 	}
 	eventually(t, "each node leads some", func() bool {
 		return !slices.ContainsFunc(here.nodes, func(n *Node) bool { return len(n.linking.ListMirrors(n.image.Load().Links().All()[0].ID)) == 0 })

@@ -57,8 +57,9 @@ type Agent struct {
 
 	mu      sync.Mutex // guards the fields below
 	nodes   map[int32]*knownNode
-	live    map[int32]int // connections by node
-	changed chan struct{} // closed when anything of this has changed
+	keeping map[int32]bool // the nodes for which keep runs
+	live    map[int32]int  // connections by node
+	changed chan struct{}  // closed when anything of this has changed
 }
 
 // knownNode is a node that the agent dials.
@@ -69,7 +70,7 @@ type knownNode struct {
 
 // Run carries connections until ctx ends, or the cluster refuses the agent for good.
 func Run(ctx context.Context, cfg *AgentConfig) error {
-	a := &Agent{cfg: *cfg, nodes: map[int32]*knownNode{}, live: map[int32]int{}, changed: make(chan struct{})}
+	a := &Agent{cfg: *cfg, nodes: map[int32]*knownNode{}, keeping: map[int32]bool{}, live: map[int32]int{}, changed: make(chan struct{})}
 	if a.cfg.DialBroker == nil {
 		a.cfg.DialBroker = (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext
 	}
@@ -135,10 +136,10 @@ func (a *Agent) keep(ctx context.Context, id int32) {
 		if !a.await(ctx, func() bool { return a.live[id] == 0 || a.nodes[id] == nil }) {
 			return
 		}
-		addresses := a.addressesOf(id)
-		if addresses == nil {
+		if a.leave(id) {
 			return
 		}
+		addresses := a.addressesOf(id)
 		var failed error
 		for _, address := range addresses {
 			c, err := a.connect(ctx, address)
@@ -195,7 +196,18 @@ func (a *Agent) change(do func()) {
 	a.changed = make(chan struct{})
 }
 
-// addressesOf are the addresses of a node; nil: it is none any more.
+// leave notes that keep ends for a node that is none any more; false: it is one.
+func (a *Agent) leave(id int32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.nodes[id] != nil {
+		return false
+	}
+	delete(a.keeping, id)
+	return true
+}
+
+// addressesOf are the addresses of a node; none: it is none any more.
 func (a *Agent) addressesOf(id int32) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -222,6 +234,9 @@ func (a *Agent) learn(list []Node) {
 			told[n.ID] = true
 			if a.nodes[n.ID] == nil {
 				a.nodes[n.ID] = &knownNode{}
+			}
+			if !a.keeping[n.ID] {
+				a.keeping[n.ID] = true
 				added = append(added, n.ID)
 			}
 			a.nodes[n.ID].addresses = n.Addresses

@@ -21,6 +21,9 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
+// otherTime is how long an agent may take to reach a broker, before another one is tried.
+const otherTime = 3 * time.Second
+
 var (
 	// ErrNoAgent is returned by a dial if no agent of the link is connected to this node.
 	ErrNoAgent = errors.New("no agent of the link is connected to this node")
@@ -226,8 +229,8 @@ func (h *Hub) Dial(ctx context.Context, link meta.UUID, address string) (net.Con
 		return nil, ErrNoAgent
 	}
 	var failed error
-	for _, a := range list {
-		c, err := a.dial(ctx, address)
+	for i, a := range list {
+		c, err := dialWithin(ctx, a, address, i < len(list)-1)
 		if err == nil {
 			return c, nil
 		}
@@ -237,6 +240,16 @@ func (h *Hub) Dial(ctx context.Context, link meta.UUID, address string) (net.Con
 		}
 	}
 	return nil, failed
+}
+
+// dialWithin connects to a broker by an agent, and does not wait for it for long if there is another one: it may be dead, which is not known yet.
+func dialWithin(ctx context.Context, a *agentConn, address string, hasOther bool) (net.Conn, error) {
+	if hasOther {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, otherTime)
+		defer cancel()
+	}
+	return a.dial(ctx, address)
 }
 
 // dial connects to a broker.
