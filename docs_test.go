@@ -138,6 +138,10 @@ func promises(t *testing.T) map[string][]string {
 		"docs/data-centres.md": {
 			fmt.Sprintf("at most %d links, with names of %d characters, %d settings each and %d KiB of settings", number("internal/meta", "MaxLinks"), number("internal/meta", "MaxLinkName"),
 				number("internal/meta", "MaxLinkSettings"), number("internal/meta", "MaxLinkSettingBytes")>>10),
+			fmt.Sprintf("at most %d tokens for agents", number("internal/meta", "MaxLinkAgents")),
+			fmt.Sprintf("given up after %d seconds at most", (number("internal/mirror/tunnel", "pingEvery")+number("internal/mirror/tunnel", "pingTime"))/int64(time.Second)),
+			map[int64]string{1 << 20: "a window of its own, a mebibyte"}[number("internal/mirror/tunnel", "streamWindow")],
+			map[int64]string{int64(time.Hour): "within `--for`, an hour unless set"}[number("internal/cli", "defaultTokenLife")],
 		},
 		"docs/commands.md": {
 			fmt.Sprintf("| %d | done |", number("internal/cli", "exitOK")),

@@ -20,6 +20,7 @@ var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config internal/credential internal/keystore internal/mutant internal/sealing internal/mirror/names internal/wan"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
 	{"ground", "internal/peer internal/authority internal/mirror/source internal/mirror/capped internal/group/commit internal/txn/entry"},
+	{"ground", "internal/mirror/tunnel"},
 	{"engine", "internal/storage/transaction internal/auth internal/quota internal/audit"},
 	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/compact internal/storage/checkpoint internal/storage/aside internal/storage/lastrun internal/replica/progress/memlog"},
 	{"engine", "internal/storage/journal internal/weblogin"},

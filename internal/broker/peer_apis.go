@@ -49,16 +49,22 @@ func (s *session) servePeer(r *wire.Request) error {
 		s.peer = s.b.cfg.Peers.Open(s.conn)
 	}
 	err := s.peer.Serve(r)
-	if s.gate != nil && s.isPeer() { // it needs no login
+	if s.gate != nil && (s.isPeer() || s.isAgent()) { // it needs no login
 		s.gate.settle()
 	}
 	return err
 }
 
-// mayCall tells whether the other end of the connection may use an API.
+// mayCall tells whether the other end of the connection may use an API. An agent of a link uses none: its token is for its link alone.
 func (s *session) mayCall(a *api) bool {
 	id := s.peer.Identity()
-	return a.from == 0 || id.IsAny(a.from)
+	return (a.from == 0 || id.IsAny(a.from)) && !s.isAgent()
+}
+
+// isAgent tells whether the other end of the connection has proven to be an agent of a link.
+func (s *session) isAgent() bool {
+	id := s.peer.Identity()
+	return id.IsAny(peer.Agents)
 }
 
 // isNode tells whether the other end of the connection has proven to be a node.

@@ -33,6 +33,7 @@ type linkNode struct {
 	addresses []string // at which others are told to reach the node
 	// keepsSecrets tells that nobody can read what is sent to the node.
 	keepsSecrets bool
+	needsTLS     bool // all nodes are reached with TLS, so that a token is to be used over TLS alone
 	serve        func(ctx context.Context, q *cluster.LinkRequest) (cluster.LinkAnswer, *controller.Error, error)
 	tails        func(ctx context.Context, q *cluster.TailRequest) (cluster.TailAnswer, *controller.Error, error)
 	clients      []string // addresses at which clients on this machine reach it
@@ -52,7 +53,7 @@ type linkVerbs struct {
 func (a *app) newLink(dial linkDialer) *cobra.Command {
 	v := &linkVerbs{a, dial}
 	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newPromote(), v.newFailover(), v.newRestore(), v.newReport(),
-		v.newTail(), v.newDelete(), v.newDoctor())
+		v.newTail(), v.newDelete(), v.newDoctor(), v.newAgentToken(), v.newAgent())
 }
 
 // add gives a verb what all verbs about links have.
@@ -78,7 +79,11 @@ func (a *app) dialLinks(cmd *cobra.Command, fn func(ctx context.Context, n *link
 	return a.withHolder(cmd, func(ctx context.Context, h *heldNode) error {
 		at := a.addressesOf(cmd, h)
 		isLocal := !slices.ContainsFunc(at, func(address string) bool { return !isLoopback(address) })
-		n := &linkNode{cluster: h.Cluster.String(), addresses: h.addresses(), keepsSecrets: isLocal || h.conn.Session().IsBound, serve: h.admin.ServeLinks, tails: h.admin.ServeTails, clients: at}
+		w := h.conn.Welcome()
+		n := &linkNode{
+			cluster: h.Cluster.String(), addresses: h.addresses(), keepsSecrets: isLocal || h.conn.Session().IsBound, needsTLS: h.IsReachedWithTLS(&w),
+			serve: h.admin.ServeLinks, tails: h.admin.ServeTails, clients: at,
+		}
 		if dir, err := findDirectory(cmd, os.Environ()); err == nil {
 			if secured, err := node.ReadSecured(dir); err == nil && secured != nil {
 				n.authority = secured.CA

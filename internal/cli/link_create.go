@@ -61,8 +61,12 @@ func (v *linkVerbs) create(ctx context.Context, cmd *cobra.Command, n *linkNode,
 	switch {
 	case a.Existed && r.Done:
 		said = fmt.Sprintf("link %s is there already, as it was asked for: nothing was changed\n", q.Name)
+	case r.Done && q.DryRun && a.Source == "":
+		said = fmt.Sprintf("link %s would be made\n", q.Name)
 	case r.Done && q.DryRun:
 		said = fmt.Sprintf("link %s would be made, from the cluster %s\n", q.Name, a.Source)
+	case r.Done && a.Source == "":
+		said = fmt.Sprintf("made link %s: \"leat link agent-token %s\" makes a token for the agent beside the source\n", q.Name, quoteWord(q.Name))
 	case r.Done:
 		said = fmt.Sprintf("made link %s, from the cluster %s: \"leat link describe %s\" shows how it does\n", q.Name, a.Source, quoteWord(q.Name))
 	}
@@ -188,7 +192,7 @@ is for topics that come.`,
 
 // unsettable are the settings that a link need not have.
 func unsettable() []string {
-	return append([]string{lossKey, rackKey, excludeKey, mapKey, prefixKey, renameKey, startKey, throttleKey}, accessKeys()...)
+	return append([]string{lossKey, rackKey, excludeKey, mapKey, prefixKey, renameKey, startKey, throttleKey, viaKey}, accessKeys()...)
 }
 
 // findUnset finds the settings that go back to their defaults: those that are named, and all of a login that another one replaces.

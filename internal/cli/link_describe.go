@@ -193,7 +193,11 @@ const mostShownPlaces = 20
 // text is the link for people.
 func (d *describedLink) text() string {
 	var b strings.Builder
-	_, _ = fmt.Fprintf(&b, "link %s: %s of cluster %s\n", escapeLine(d.Name), formatCount(d.Topics, "topic"), escapeLine(d.Source))
+	of := "cluster " + escapeLine(d.Source)
+	if d.Source == "" {
+		of = "a cluster that is not known before an agent is connected"
+	}
+	_, _ = fmt.Fprintf(&b, "link %s: %s of %s\n", escapeLine(d.Name), formatCount(d.Topics, "topic"), of)
 	if d.Paused {
 		_, _ = fmt.Fprintf(&b, "it is paused: \"leat link resume %s\" has it go on\n", quoteWord(d.Name))
 	}
@@ -216,6 +220,7 @@ func (d *describedLink) text() string {
 	}
 	d.writeTasks(&b)
 	d.writeDifferences(&b)
+	d.writeAgents(&b)
 	d.writePlaces(&b)
 	b.WriteString(uncutText(d.Uncut))
 	if d.Tails.Tails > 0 {

@@ -78,6 +78,9 @@ type shownLink struct {
 	// LastContact is the latest of all partitions; null: there was none.
 	LastContact *time.Time  `json:"lastContact"`
 	Tasks       []shownTask `json:"tasks"`
+	// Agents are those that are connected, by node, of a link that is reached by agents; AgentTokens are the tokens with which they may be.
+	Agents      []cluster.AgentStatus `json:"agents,omitempty"`
+	AgentTokens []cluster.AgentToken  `json:"agentTokens,omitempty"`
 
 	status *cluster.LinkStatus
 }
@@ -120,7 +123,7 @@ func showPositions(p *cluster.PositionsStatus) *shownPositions {
 func showLink(s *cluster.LinkStatus) shownLink {
 	l := shownLink{
 		Name: s.Name, ID: s.ID.String(), Source: s.Source, Settings: settingsOf(s.Settings), HasSecrets: s.Secrets, Paused: s.Paused, Topics: s.Topics, States: map[string]int{},
-		Lag: showLag(&s.Lag), UnknownLag: s.Unknown, Tasks: []shownTask{}, status: s,
+		Lag: showLag(&s.Lag), UnknownLag: s.Unknown, Tasks: []shownTask{}, Agents: s.Agents, AgentTokens: s.Tokens, status: s,
 	}
 	for state, n := range s.States {
 		l.States[state] = n

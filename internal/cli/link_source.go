@@ -36,6 +36,7 @@ const (
 	groupsKey    = "groups"
 	noGroupsKey  = "groups.exclude"
 	positionsKey = "positions"
+	viaKey       = meta.ViaSetting
 	protocolKey  = "security.protocol"
 	mechanismKey = "sasl.mechanism"
 	userKey      = "sasl.username"
@@ -67,7 +68,7 @@ func loginKeys() []string {
 func linkFlagOf(key string) string {
 	return map[string]string{
 		serversKey: "--from", topicsKey: "--topics", excludeKey: "--exclude", prefixKey: "--prefix", renameKey: "--rename", startKey: "--start", mapKey: "--map",
-		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack", groupsKey: "--groups", noGroupsKey: "--exclude-groups", positionsKey: "--positions",
+		throttleKey: "--throttle", lossKey: "--accept-loss", rackKey: "--rack", viaKey: "--via", groupsKey: "--groups", noGroupsKey: "--exclude-groups", positionsKey: "--positions",
 		aclsKey: "--acls", quotasKey: "--quotas", principalsKey: "--principals", notPrincipalsKey: "--exclude-principals",
 		mapPrincipalsKey: "--map-principal", aclGroupsKey: "--acl-groups", aclNotGroupsKey: "--acl-exclude-groups", transactionsKey: "--acl-transactional-ids",
 		notTransactionsKey: "--acl-exclude-transactional-ids", allNamesKey: "--acl-all-names", clientsKey: "--quota-client-ids", notClientsKey: "--quota-exclude-client-ids", defaultsKey: "--quota-defaults",
@@ -78,7 +79,7 @@ func linkFlagOf(key string) string {
 type linkSource struct {
 	from, topics, exclude, rename, reach []string
 	groups, noGroups                     []string
-	prefix, start, rack, positions       string
+	prefix, start, rack, positions, via  string
 	throttle                             int64
 	acceptsLoss                          bool
 	access                               linkAccess
@@ -94,7 +95,6 @@ func sourceLoginFlags() []string {
 
 func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.from, "from", nil, "brokers of the source, as host:port; may be repeated")
 	f.StringArrayVar(&s.topics, "topics", nil, "a `pattern` of the source's topics: a name, a prefix as in 'orders-*', or a regular expression as in 're:^web-'; may be repeated (default: all topics)")
 	f.StringArrayVar(&s.exclude, "exclude", nil, "a `pattern` of topics that are left out; may be repeated")
 	f.StringVar(&s.prefix, "prefix", "", "what the topics' names begin with here, before those at the source")
@@ -107,6 +107,21 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f.StringArrayVar(&s.groups, "groups", nil, "a `pattern` of the source's consumer groups whose positions are followed, as of --topics; may be repeated (default: all groups)")
 	f.StringArrayVar(&s.noGroups, "exclude-groups", nil, "a `pattern` of groups that are left out; may be repeated")
 	f.StringVar(&s.positions, "positions", "", `whether positions of consumer groups follow the source: "on" or "off" (default: on)`)
+	f.StringVar(&s.via, "via", "", `how the source is reached: "`+meta.ViaAgent+`" by agents that run beside it ("leat link agent"), for one that cannot be dialled (default: the nodes dial it)`)
+	s.addLoginFlags(a, cmd)
+	s.access.addFlags(a, cmd)
+	a.completeFlag(cmd, "start", completeWords("earliest", "latest"))
+	a.completeFlag(cmd, "positions", completeWords("on", "off"))
+	a.completeFlag(cmd, "via", completeWords(meta.ViaAgent))
+	for _, name := range []string{"topics", "exclude", "prefix", "rename", "map", "throttle", "rack", "groups", "exclude-groups"} {
+		a.completeFlag(cmd, name, completeNothing)
+	}
+}
+
+// addLoginFlags adds the flags that say where the source is, and how to log in there.
+func (s *linkSource) addLoginFlags(a *app, cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&s.from, "from", nil, "brokers of the source, as host:port; may be repeated")
 	f.StringVar(&s.clientConfig, "source-config", "", "a Java client.properties: the source's brokers, how to log in there, what to trust")
 	f.StringVar(&s.user, "source-user", "", "the user to log in as at the source")
 	f.StringVar(&s.passwordFile, "source-password-file", "", "file whose first line is that user's password")
@@ -114,14 +129,11 @@ func (s *linkSource) addFlags(a *app, cmd *cobra.Command) {
 	f.BoolVar(&s.tls, "source-tls", false, "encrypt, and check the certificates of the source's brokers")
 	f.StringVar(&s.ca, "source-ca", "", "PEM file of the certificates to trust there, in place of those that the nodes' systems trust; implies --source-tls")
 	f.BoolVar(&s.allowsPlainText, "source-allow-plain-text-password", false, "let PLAIN send the password without TLS")
-	s.access.addFlags(a, cmd)
 	for _, name := range sourceLoginFlags()[1:] {
 		cmd.MarkFlagsMutuallyExclusive("source-config", name)
 	}
-	a.completeFlag(cmd, "start", completeWords("earliest", "latest"))
-	a.completeFlag(cmd, "positions", completeWords("on", "off"))
 	a.completeFlag(cmd, "source-mechanism", completeWords(config.MechanismScramSHA512, config.MechanismScramSHA256, config.MechanismPlain))
-	for _, name := range []string{"from", "topics", "exclude", "prefix", "rename", "map", "throttle", "rack", "groups", "exclude-groups", "source-user"} {
+	for _, name := range []string{"from", "source-user"} {
 		a.completeFlag(cmd, name, completeNothing)
 	}
 }
@@ -154,7 +166,7 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 			w.set[key] = strings.Join(list, ",")
 		}
 	}
-	for key, text := range map[string]string{prefixKey: s.prefix, rackKey: s.rack, positionsKey: s.positions} {
+	for key, text := range map[string]string{prefixKey: s.prefix, rackKey: s.rack, positionsKey: s.positions, viaKey: s.via} {
 		if text != "" {
 			w.set[key] = text
 		}
@@ -167,6 +179,9 @@ func (s *linkSource) readWish(cmd *cobra.Command) (*linkWish, error) {
 	}
 	if cmd.Flag("accept-loss").Changed {
 		w.set[lossKey] = strconv.FormatBool(s.acceptsLoss)
+	}
+	if s.via != "" && s.via != meta.ViaAgent {
+		return nil, usagef("--via %s: write --via %s, or leave it out to have the nodes dial the source", s.via, meta.ViaAgent)
 	}
 	if s.start != "" {
 		at, err := parseStart(s.start, time.Now())

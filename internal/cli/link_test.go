@@ -26,6 +26,7 @@ import (
 
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/progress"
 	"github.com/leatstream/leat/internal/peer"
@@ -163,6 +164,8 @@ func TestLinkRequests(t *testing.T) {
 			"sasl.mechanism,sasl.username,ssl.endpoint.identification.algorithm,ssl.keystore.certificate.chain,ssl.truststore.certificates", "0",
 		},
 		{"doctor --from n:1 --topics a", "bootstrap.servers=n:1;topics=a", "", "nil"},
+		{"create north --from n:1 --via agent", "bootstrap.servers=n:1;topics=*;via=agent", "", "nil"},
+		{"alter north --unset via", "", "via", "nil"},
 		{"doctor --from n:1", "bootstrap.servers=n:1;topics=*", "", "nil"},
 	} {
 		f := answerLinks(cluster.LinkAnswer{Source: "there"})
@@ -203,6 +206,16 @@ func TestLinkRequests(t *testing.T) {
 	}
 }
 
+// joinToken makes a token of a cluster.
+func joinToken(t *testing.T) credential.Token {
+	t.Helper()
+	token, err := credential.NewToken(credential.ClusterID{1}, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
 // TestLinkUsage proves that flags which say nothing, or what no link can have, are refused before a node is asked, and that no sentence has a secret.
 func TestLinkUsage(t *testing.T) {
 	const secret = "correct horse"
@@ -235,7 +248,19 @@ func TestLinkUsage(t *testing.T) {
 		"create north --from n:1 --source-config " + config("security.protocol=SASL_SSL\n"+user+` tokenauth="true";`):            "a delegation token ends",
 		"create north --from n:1 --source-config " + config("security.protocol=SASL_SSL\n"+user):                                 "sasl.jaas.config: it is not of the form",
 		"create north --from n:1 --source-config " + config("security.protocol=SSL\nssl.truststore.location=x"):                  "only files with ssl.truststore.type=PEM are read",
-		"alter north":                         "nothing to alter",
+		"alter north":                                        "nothing to alter",
+		"alter north --via tcp":                              "--via tcp: write --via agent",
+		"agent-token north --for 1ms":                        "--for 1ms: give a time span",
+		"agent-token north --revoke x":                       "--revoke: give the id of a token",
+		"agent --from k:1":                                   "--to must be given",
+		"agent --to n:1 --from k:1":                          "--token-file must be given",
+		"agent --to n:1 --token-file " + password:            "--from must be given",
+		"agent --to n:1 --from k:1 --token-file " + password: "this is not a join token",
+		"agent --to n:1 --from k:1 --token-file " + file(t, "j", joinToken(t).Text()):                          "it is a token with which nodes join",
+		"agent --to n:x --from k:1 --token-file " + file(t, "a", joinToken(t).ForAgent().Text()):               `"n:x" is not an address`,
+		"agent --to n --from k --token-file " + file(t, "a", joinToken(t).ForAgent().Text()):                   `--from: "k" is not an address`,
+		"agent --to n --allow k --token-file " + file(t, "a", joinToken(t).ForAgent().Text()):                  `--allow: "k" is not an address`,
+		"agent --to n --allow k:1 --node-map n:1 --token-file " + file(t, "a", joinToken(t).ForAgent().Text()): "write it as TOLD=REACHABLE",
 		"alter north --unset topics":          "--unset topics: these settings have a default",
 		"alter north --start latest -u start": "--unset start and --start cannot be used together",
 		"skip north":                          "1 argument was given",

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -36,6 +37,10 @@ const (
 	// LinkCheck validates a link that is there, by Name, or one that is not, by Settings and Secrets.
 	LinkCheck LinkVerb = "check"
 
+	// LinkAgentToken has the link know a token for an agent, Agent, and LinkAgentRevoke has it forget the one with the id Token: its agent is let in no more.
+	LinkAgentToken  LinkVerb = "agent-token"
+	LinkAgentRevoke LinkVerb = "agent-revoke"
+
 	// LinkList and LinkDescribe are served by this package, with what all nodes answer: a LinkServer never sees them. LinkDescribe is about one link, and lists its partitions,
 	// those of Topics if there are any.
 	LinkList     LinkVerb = "list"
@@ -62,6 +67,7 @@ const (
 //	quotas.client.ids, .exclude            lists of patterns for client ids of which quotas are followed; unset: all
 //	principals, principals.exclude         lists of patterns for principals of which ACLs and quotas are followed; unset: all
 //	principals.map                         other names for principals here, as mirror/follow reads them
+//	via                                    agent: agents of the link carry the connections to the source; unset: the nodes dial it
 //	client.rack                            where the nodes are, so that replicas at the source near them are read
 //	security.protocol                      one of Kafka's names; unset: PLAINTEXT
 //	sasl.mechanism, sasl.username          SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, and who logs in
@@ -88,6 +94,9 @@ type LinkRequest struct {
 	Within time.Duration `json:"within,omitempty"`
 	// After is, of LinkDescribe, the partition after which the list goes on; nil: from the first one on.
 	After *PartitionPlace `json:"after,omitempty"`
+	// Agent is a new token, of LinkAgentToken; its secret stays with who has made it. Token is the id of one, of LinkAgentRevoke.
+	Agent *meta.LinkAgent    `json:"agent,omitempty"`
+	Token credential.TokenID `json:"token,omitzero"`
 }
 
 // The keys of secrets.
@@ -169,6 +178,29 @@ type LinkStatus struct {
 	Unknown     int          `json:"unknown"`     // partitions whose lag is not wholly known, without those that were promoted
 	LastContact time.Time    `json:"lastContact"` // the latest of all partitions; zero: there was none
 	Tasks       []TaskStatus `json:"tasks"`
+
+	Tokens []AgentToken  `json:"tokens,omitempty"` // for agents
+	Agents []AgentStatus `json:"agents,omitempty"` // that are connected, by node
+}
+
+// AgentToken is a token for an agent of a link.
+type AgentToken struct {
+	ID      string    `json:"id"`
+	Used    bool      `json:"used"` // by an agent, which keeps it
+	Expires time.Time `json:"expires"`
+}
+
+// AgentStatus tells of the connection of an agent to a node.
+type AgentStatus struct {
+	Link      meta.UUID `json:"link"`
+	Token     string    `json:"token"` // its id
+	Name      string    `json:"name"`  // as the agent says
+	Node      int32     `json:"node"`
+	Remote    string    `json:"remote"` // its address
+	Since     time.Time `json:"since"`
+	Streams   int       `json:"connections"`        // to brokers
+	Problem   string    `json:"problem,omitempty"`  // why the last broker was not reached that it should dial; "": it was
+	ProblemAt time.Time `json:"problemAt,omitzero"` // of the last one that was not reached
 }
 
 // Lag is how far behind the source something is. Nothing that is known is negative; -1: it is not known.
@@ -293,6 +325,8 @@ type LinkServer interface {
 	ListMirrors(link meta.UUID) []PartitionStatus
 	// ListTasks tells of the tasks of links that run on this node, with their notes and differences. It asks nobody.
 	ListTasks() []TaskStatus
+	// ListAgents tells of the agents of links that are connected to this node. It asks nobody.
+	ListAgents() []AgentStatus
 	// ServeLink serves a request of the holder of its data directory, of any verb but LinkList and LinkDescribe: it asks the source, and has the active controller change the
 	// metadata. Requests may be repeated after a lost answer. The name is a legal one, and, but for LinkCreate and a LinkCheck with Settings, there was such a link when the request
 	// came; it may be gone by now. What it returns of a secret is that there is one.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
 )
@@ -80,6 +81,12 @@ func describeLinkChange(q *LinkRequest) string {
 		return ""
 	}
 	words := []string{string(q.Verb), q.Name}
+	switch {
+	case q.Agent != nil:
+		words = append(words, q.Agent.Token.String())
+	case q.Token != credential.TokenID{}:
+		words = append(words, q.Token.String())
+	}
 	if len(q.Topics) > 0 {
 		words = append(words, strings.Join(q.Topics, ","))
 	}
@@ -102,7 +109,7 @@ func tellLinkChange(a *LinkAnswer) (changed bool, whyNot error) {
 
 // checkLinkRequest refuses a request that cannot be served whatever the cluster is like.
 func checkLinkRequest(q *LinkRequest) *controller.Error {
-	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkPromote, LinkFailover, LinkRestore, LinkCheck, LinkList, LinkDescribe}
+	verbs := []LinkVerb{LinkCreate, LinkAlter, LinkDelete, LinkPause, LinkResume, LinkSkip, LinkPromote, LinkFailover, LinkRestore, LinkCheck, LinkList, LinkDescribe, LinkAgentToken, LinkAgentRevoke}
 	size, secrets := 0, 0
 	for _, s := range q.Settings {
 		size += len(s.Key) + len(s.Value)
@@ -127,6 +134,8 @@ func checkLinkRequest(q *LinkRequest) *controller.Error {
 		return refuseLink(controller.InvalidRequest, "A name is empty, or has more than %d bytes.", mostLinkText)
 	case q.Verb == LinkSkip && len(q.Topics) != 1:
 		return refuseLink(controller.InvalidRequest, "Name one topic whose losses are to be accepted.")
+	case q.Verb == LinkAgentToken && (q.Agent == nil || q.Agent.IsUsed() || q.Agent.Expires <= 0 || q.Agent.Key == credential.PublicKey{}):
+		return refuseLink(controller.InvalidRequest, "The token for an agent lacks something.")
 	case slices.ContainsFunc(q.Partitions, func(n int32) bool { return n < 0 }) || q.Within < 0:
 		return refuseLink(controller.InvalidRequest, "A partition or a time span is negative.")
 	}
@@ -201,6 +210,7 @@ type nodeLinks struct {
 	Claims     json.RawMessage   `json:"claims,omitempty"`
 	Tails      TailSum           `json:"tails,omitzero"` // of the replicas of the link on this node
 	Uncut      []UncutReplica    `json:"uncut,omitempty"`
+	Agents     []AgentStatus     `json:"agents"`
 }
 
 // linkShare is how a link does, for the partitions that one node leads.
@@ -333,6 +343,12 @@ func tellLinks(c *Controller, q *linkQuestion) (a nodeLinks) {
 			t.fit(q.Topics)
 		}
 	}
+	if c.cfg.Linking != nil {
+		a.Agents = c.cfg.Linking.ListAgents()
+		for i := range a.Agents {
+			a.Agents[i].Node, a.Agents[i].Problem = c.cfg.Quorum.cfg.NodeID, cutText(a.Agents[i].Problem, mostReason)
+		}
+	}
 	if l := m.Links().Find(q.Link); l != nil {
 		a.Tails, a.Uncut = tellCuts(c, m, l, q.Topics)
 		for _, p := range listOwnMirrors(c, l, mirrorsOf(m, l.ID, q.Topics)) {
@@ -455,6 +471,10 @@ func askNodeForLinks(ctx context.Context, c *Controller, node int32, q *linkQues
 // sumUp tells how a link does by the answers of all nodes. Of partitions whose leader has not answered it tells what the metadata say.
 func (all *linkAnswers) sumUp(m *meta.Image, l *meta.Link) LinkStatus {
 	s := LinkStatus{ID: l.ID, Name: l.Name, Source: l.Source, Settings: slices.Clone(l.Settings), Secrets: len(l.Secret) > 0, Paused: l.Paused, States: map[string]int{}, Tasks: []TaskStatus{}}
+	for i := range l.Agents {
+		a := &l.Agents[i]
+		s.Tokens = append(s.Tokens, AgentToken{ID: a.Token.String(), Used: a.IsUsed(), Expires: time.UnixMilli(a.Expires).UTC()})
+	}
 	var rest linkShare
 	for _, t := range mirrorsOf(m, l.ID, nil) {
 		s.Topics++
@@ -476,6 +496,11 @@ func (all *linkAnswers) sumUp(m *meta.Image, l *meta.Link) LinkStatus {
 		for _, t := range a.Tasks {
 			if t.Link == l.ID {
 				s.Tasks = append(s.Tasks, t)
+			}
+		}
+		for i := range a.Agents {
+			if a.Agents[i].Link == l.ID {
+				s.Agents = append(s.Agents, a.Agents[i])
 			}
 		}
 	}

@@ -24,9 +24,10 @@ import (
 
 // linkRig is a LinkServer that answers as a test says, and keeps what it was asked.
 type linkRig struct {
-	list  func(link meta.UUID) []PartitionStatus // nil: it mirrors nothing
-	tasks []TaskStatus
-	serve func(q *LinkRequest) (LinkAnswer, *controller.Error, error)
+	list   func(link meta.UUID) []PartitionStatus // nil: it mirrors nothing
+	tasks  []TaskStatus
+	agents []AgentStatus
+	serve  func(q *LinkRequest) (LinkAnswer, *controller.Error, error)
 
 	mu    sync.Mutex // guards asked
 	asked []LinkRequest
@@ -53,6 +54,8 @@ func (r *linkRig) ListTasks() []TaskStatus {
 	}
 	return all
 }
+
+func (r *linkRig) ListAgents() []AgentStatus { return slices.Clone(r.agents) }
 
 func (r *linkRig) ServeLink(_ context.Context, q *LinkRequest) (LinkAnswer, *controller.Error, error) {
 	r.mu.Lock()
@@ -141,6 +144,12 @@ func TestLinksAreDescribedByAllNodes(t *testing.T) {
 	other := TaskStatus{Link: meta.UUID{9}, Task: "topics", State: "RUNNING", Notes: []string{"Not told."}}
 	differences := []ConfigDifference{{Topic: "a", Key: "k", Source: "1", Here: "2", Fate: "KEPT", Why: "w"}, {Topic: "b", Key: "k", Source: "1", Here: "2", Fate: "PUT_BACK", At: contact}}
 	rigs[1].tasks = []TaskStatus{{Link: l.ID, Task: "topics", State: "RUNNING", Notes: []string{"A sentence."}, Differences: differences}, other}
+	rigs[2].agents = []AgentStatus{{Link: l.ID, Token: "ab", Name: "first", Problem: strings.Repeat("x", 2*mostReason)}, {Link: meta.UUID{9}}}
+	if _, refused, err := ChangeLinks(t.Context(), all[1].ctl, &controller.LinksChange{Kind: controller.ChangeLink, LinkID: l.ID, Change: &controller.LinkChange{
+		Agent: &controller.AgentChange{Made: &meta.LinkAgent{Token: [8]byte{0xab}, Expires: 1000}},
+	}}); refused != nil || err != nil {
+		t.Fatal(refused, err)
+	}
 	ask := administratorOf(t, all[1])
 	serve := func(q *LinkRequest) LinkAnswer {
 		t.Helper()
@@ -169,6 +178,8 @@ func TestLinksAreDescribedByAllNodes(t *testing.T) {
 	want := LinkStatus{
 		ID: l.ID, Name: "north", Source: l.Source, Settings: l.Settings, Secrets: true, Topics: 2, States: map[string]int{"MIRRORING": 6}, LastContact: contact.Add(2 * time.Second),
 		Lag: Lag{60, 6000, time.Second, 3 * time.Second}, Tasks: []TaskStatus{{Link: l.ID, Task: "topics", Node: 2, State: "RUNNING", Notes: []string{"A sentence."}, Differences: differences}},
+		Tokens: []AgentToken{{ID: "ab00000000000000", Expires: time.UnixMilli(1000).UTC()}},
+		Agents: []AgentStatus{{Link: l.ID, Token: "ab", Name: "first", Node: 3, Problem: strings.Repeat("x", mostReason) + "..."}},
 	}
 	if d := cmp.Diff(want, a.Links[0]); d != "" {
 		t.Error(d)
@@ -304,6 +315,9 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 		"an empty topic":         {LinkRequest{Verb: LinkPause, Name: "north", Topics: []string{""}}, "A name is empty"},
 		"losses of no topic":     {LinkRequest{Verb: LinkSkip, Name: "north"}, "Name one topic"},
 		"a negative partition":   {LinkRequest{Verb: LinkSkip, Name: "north", Topics: []string{"a"}, Partitions: []int32{-1}}, "negative"},
+		"an agent without token": {LinkRequest{Verb: LinkAgentToken, Name: "north"}, "The token for an agent lacks something"},
+		"an agent without end":   {LinkRequest{Verb: LinkAgentToken, Name: "north", Agent: &meta.LinkAgent{Key: [32]byte{1}}}, "lacks something"},
+		"an agent with a holder": {LinkRequest{Verb: LinkAgentToken, Name: "north", Agent: &meta.LinkAgent{Key: [32]byte{1}, Expires: 1, Holder: [32]byte{1}}}, "lacks something"},
 		"a check without a link": {LinkRequest{Verb: LinkCheck}, "cannot have the name"},
 	} {
 		_, refused, err := ask.ServeLinks(t.Context(), &c.q)
@@ -332,6 +346,8 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 		{Verb: LinkCheck, Settings: []meta.LinkSetting{{Key: "topics", Value: "*"}}},
 		{Verb: LinkCheck, Name: "north"},
 		{Verb: LinkSkip, Name: "north", Topics: []string{"a"}, Partitions: []int32{0, 7}},
+		{Verb: LinkAgentToken, Name: "north", Agent: &meta.LinkAgent{Token: [8]byte{1}, Key: [32]byte{1}, Expires: 1}},
+		{Verb: LinkAgentRevoke, Name: "north", Token: [8]byte{2}},
 		{Verb: LinkPause, Name: "north"}, // it is paused
 		{Verb: LinkPromote, Name: "north", Topics: []string{"a"}},
 		{Verb: LinkFailover, Name: "north", Force: true},
@@ -351,7 +367,7 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 	for _, g := range given {
 		about = append(about, fmt.Sprintf("%s %d %v %v", g.About, g.From, g.Refused, g.Err))
 	}
-	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "promote north a 1 <nil> <nil>", "failover north by force 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
+	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "promote north a 1 <nil> <nil>", "failover north by force 1 <nil> <nil>", "agent-token north 0100000000000000 1 <nil> <nil>", "agent-revoke north 0200000000000000 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
 	if !slices.Equal(about, want) {
 		t.Errorf("%q", about)
 	}

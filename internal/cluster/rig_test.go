@@ -87,6 +87,9 @@ func (w *world) FindNode(id int32) (credential.Member, bool) {
 // FindToken is of credential.Directory.
 func (*world) FindToken(credential.TokenID) (v credential.Verifier, ok bool) { return v, false }
 
+// FindAgentToken is of credential.Directory.
+func (*world) FindAgentToken(credential.TokenID) (v credential.Verifier, ok bool) { return v, false }
+
 func (w *world) self(id int32) credential.Self {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,11 +1,13 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -73,6 +75,23 @@ type LinkChange struct {
 	Settings map[string]*string `json:"settings,omitempty"` // nil values are unset
 	Secret   *[]byte            `json:"secret,omitempty"`   // sealed; empty: there is none any more
 	Paused   *bool              `json:"paused,omitempty"`
+	// Source is the cluster id of the source, of a link that was made before it was known.
+	Source string       `json:"source,omitempty"`
+	Agent  *AgentChange `json:"agent,omitempty"`
+}
+
+// AgentChange is a change of the tokens for agents of a link. It has one of the fields.
+type AgentChange struct {
+	Made    *meta.LinkAgent     `json:"made,omitempty"`    // a new token
+	Revoked *credential.TokenID `json:"revoked,omitempty"` // its agent is let in no more
+	Used    *AgentUse           `json:"used,omitempty"`
+	Now     int64               `json:"now,omitempty"` // of who asks, in ms since 1970: tokens that have ended unused are forgotten when another one is made
+}
+
+// AgentUse is the first use of a token. It is decided here who is first.
+type AgentUse struct {
+	Token  credential.TokenID   `json:"token"`
+	Holder credential.PublicKey `json:"holder"`
 }
 
 // Format prints the kind and how much is changed, and no secret, whatever the verb.
@@ -144,7 +163,7 @@ func changeLink(m *meta.Image, q *LinksChange) (records []byte, refused *Error) 
 		if q.Change == nil {
 			return nil, nil
 		}
-		return q.Change.apply(l)
+		return q.Change.apply(m, l)
 	case RemoveLink:
 		return removeLink(m, q.LinkID)
 	default:
@@ -164,11 +183,15 @@ func createLink(m *meta.Image, l meta.Link) (records []byte, refused *Error) {
 	case m.Links().Find(l.ID) != nil:
 		return nil, refuse(DuplicateResource, "There is a link of the id %s already.", l.ID)
 	case l.Source == m.ClusterID:
-		return nil, refuse(PolicyViolation, "The cluster %s is this one: a link leads to another cluster.", l.Source)
+		return nil, refuseOwnSource(&l)
 	case m.Links().Len() >= meta.MaxLinks:
 		return nil, refuse(PolicyViolation, "A cluster has at most %d links: remove one that is not used.", meta.MaxLinks)
 	}
 	return setLink(&l)
+}
+
+func refuseOwnSource(l *meta.Link) *Error {
+	return refuse(PolicyViolation, "The cluster %s is this one: a link leads to another cluster.", l.Source)
 }
 
 // setLink makes the record of a link, or refuses one that lacks something or has too much of it.
@@ -179,7 +202,7 @@ func setLink(l *meta.Link) (records []byte, refused *Error) {
 	return meta.Append(nil, meta.LinkSet{Link: *l}), nil
 }
 
-func (c *LinkChange) apply(l *meta.Link) (records []byte, refused *Error) {
+func (c *LinkChange) apply(m *meta.Image, l *meta.Link) (records []byte, refused *Error) {
 	next, set := *l, map[string]string{}
 	for _, s := range l.Settings {
 		set[s.Key] = s.Value
@@ -201,10 +224,56 @@ func (c *LinkChange) apply(l *meta.Link) (records []byte, refused *Error) {
 	if c.Paused != nil {
 		next.Paused = *c.Paused
 	}
+	if c.Source != "" && l.Source == "" {
+		next.Source = c.Source
+	}
+	if next.Source == m.ClusterID {
+		return nil, refuseOwnSource(&next)
+	}
+	if c.Agent != nil {
+		if refused := c.Agent.apply(&next); refused != nil {
+			return nil, refused
+		}
+	}
 	if next.Equal(l) {
 		return nil, nil
 	}
 	return setLink(&next)
+}
+
+// apply changes the tokens of a link. Any change may be asked for twice.
+func (c *AgentChange) apply(l *meta.Link) *Error {
+	l.Agents = slices.Clone(l.Agents)
+	at := func(token credential.TokenID) int {
+		return slices.IndexFunc(l.Agents, func(a meta.LinkAgent) bool { return a.Token == token })
+	}
+	switch {
+	case c.Made != nil:
+		if at(c.Made.Token) >= 0 {
+			return nil
+		}
+		if c.Made.Expires-c.Now > maxTokenLife.Milliseconds() {
+			return refuse(InvalidRequest, "A token can be used first within %v at most.", maxTokenLife)
+		}
+		l.Agents = slices.DeleteFunc(l.Agents, func(a meta.LinkAgent) bool { return !a.IsUsed() && a.Expires <= c.Now })
+		if len(l.Agents) >= meta.MaxLinkAgents {
+			return refuse(PolicyViolation, "The link %s has %d tokens for agents, and cannot have more: revoke one that is not used.", l.Name, len(l.Agents))
+		}
+		l.Agents = append(l.Agents, *c.Made)
+		slices.SortFunc(l.Agents, func(a, b meta.LinkAgent) int { return bytes.Compare(a.Token[:], b.Token[:]) })
+	case c.Revoked != nil:
+		l.Agents = slices.DeleteFunc(l.Agents, func(a meta.LinkAgent) bool { return a.Token == *c.Revoked })
+	case c.Used != nil:
+		i := at(c.Used.Token)
+		switch {
+		case i < 0:
+			return refuse(UnknownToken, "The link %s has no token %s for an agent.", l.Name, c.Used.Token)
+		case l.Agents[i].IsUsed() && l.Agents[i].Holder != c.Used.Holder:
+			return refuse(DuplicateResource, "The token %s was used by another agent.", c.Used.Token)
+		}
+		l.Agents[i].Holder = c.Used.Holder
+	}
+	return nil
 }
 
 // removeLink removes a link by which nothing mirrors any more.

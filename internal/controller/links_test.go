@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -192,6 +193,10 @@ func TestLinksAreChanged(t *testing.T) {
 	}
 	s.refuses("a setting without a key", change(LinkChange{Settings: map[string]*string{"": &a}}), InvalidRequest, "It cannot be a link")
 	s.must(&LinksChange{Kind: ChangeLink, LinkID: l.ID})
+	s.must(change(LinkChange{Source: "another"}))
+	if now := s.m.Links().Find(l.ID); now.Source != l.Source {
+		t.Errorf("the source is %s", now.Source)
+	}
 
 	s.must(&LinksChange{Kind: RemoveLink, LinkID: l.ID})
 	if s.m.Links().Len() != 0 {
@@ -802,4 +807,49 @@ func TestChangesOfLinksAreParted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAgentsOfLinks proves that a link that is reached by agents learns its source once, that the first agent which uses a token keeps it, that tokens are revoked, that each change may be
+// asked for twice, and that tokens which have ended unused make room for others.
+func TestAgentsOfLinks(t *testing.T) {
+	s := newLinksRig(t, meta.LatestLevel)
+	l := linkTo(1, "north")
+	l.Source, l.Settings = "", append(l.Settings, meta.LinkSetting{Key: meta.ViaSetting, Value: meta.ViaAgent})
+	s.must(creation(l))
+	change := func(c LinkChange) *LinksChange { return &LinksChange{Kind: ChangeLink, LinkID: l.ID, Change: &c} }
+	agent := func(c AgentChange) *LinksChange { return change(LinkChange{Agent: &c}) }
+	now := func() *meta.Link { return s.m.Links().Find(l.ID) }
+	s.refuses("its own cluster", change(LinkChange{Source: "here"}), PolicyViolation, "The cluster here is this one")
+	s.must(change(LinkChange{Source: "s"}))
+	s.must(change(LinkChange{Source: "another"}))
+	if now().Source != "s" {
+		t.Errorf("the source is %q", now().Source)
+	}
+	token := func(n byte, expires int64) *meta.LinkAgent {
+		return &meta.LinkAgent{Token: credential.TokenID{n}, Expires: expires}
+	}
+	use := func(n, holder byte) *LinksChange {
+		return agent(AgentChange{Used: &AgentUse{Token: credential.TokenID{n}, Holder: credential.PublicKey{holder}}})
+	}
+	for range 2 {
+		s.must(agent(AgentChange{Made: token(2, 100), Now: 50}))
+		s.must(agent(AgentChange{Made: token(1, 100), Now: 50}))
+	}
+	s.refuses("a long life", agent(AgentChange{Made: token(5, 51+maxTokenLife.Milliseconds()), Now: 50}), InvalidRequest, "within")
+	s.refuses("an unknown token", use(3, 7), UnknownToken, "has no token 0300000000000000 for an agent")
+	for range 2 {
+		s.must(use(2, 7))
+	}
+	s.refuses("another agent", use(2, 8), DuplicateResource, "was used by another agent")
+	s.must(agent(AgentChange{Made: token(4, 300), Now: 200}))
+	if a := now().Agents; len(a) != 2 || a[0].Token[0] != 2 || a[0].Holder[0] != 7 || a[1].Token[0] != 4 {
+		t.Errorf("the agents are %+v: the token that has ended unused is forgotten, and the one that was used is not", a)
+	}
+	gone := credential.TokenID{4}
+	s.must(agent(AgentChange{Revoked: &gone}))
+	s.refuses("a token that was revoked", use(4, 7), UnknownToken, "has no token")
+	for n := byte(10); len(now().Agents) < meta.MaxLinkAgents; n++ {
+		s.must(agent(AgentChange{Made: token(n, 300), Now: 200}))
+	}
+	s.refuses("one too many", agent(AgentChange{Made: token(99, 300), Now: 200}), PolicyViolation, "cannot have more")
 }

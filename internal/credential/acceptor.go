@@ -94,10 +94,21 @@ func (a *Acceptor) findAcceptorKey() (key [32]byte, err error) {
 	if _, err := io.ReadFull(a.random, key[:]); err != nil {
 		return key, fmt.Errorf("drawing a key: %w", err)
 	}
-	if v, known := a.directory.FindToken(a.hello.token); known && a.hello.kind == KindJoiner {
+	if v, known := a.findToken(); known {
 		key = v.Acceptor
 	}
 	return key, nil
+}
+
+// findToken finds the token of the hello. A token of another kind than the dialler is not known.
+func (a *Acceptor) findToken() (Verifier, bool) {
+	switch a.hello.kind { //nolint:exhaustive // the others have none
+	case KindJoiner:
+		return a.directory.FindToken(a.hello.token)
+	case KindAgent:
+		return a.directory.FindAgentToken(a.hello.token)
+	}
+	return Verifier{}, false
 }
 
 // Verify reads the dialler's proof. If the dialler is proven and nothing that this end knows speaks
@@ -135,8 +146,8 @@ func (a *Acceptor) Verify(message []byte, now time.Time) (peer Peer, reply []byt
 // it is not accepted although it is.
 func (a *Acceptor) identify(p *proof, now time.Time) (peer Peer, judgement, err error) {
 	h := &a.hello
-	if h.kind == KindJoiner {
-		v, known := a.directory.FindToken(h.token)
+	if h.kind.hasToken() {
+		v, known := a.findToken()
 		if !known {
 			v.Key = a.self.Key.Public() // for the same work as with a known token
 		}
@@ -148,6 +159,9 @@ func (a *Acceptor) identify(p *proof, now time.Time) (peer Peer, judgement, err 
 			return Peer{}, nil, fmt.Errorf("token %v: %w", h.token, ErrWrongProof)
 		}
 		peer = Peer{Kind: h.kind, Key: h.key, NodeID: h.node, Token: h.token, Directory: h.directory}
+		if h.kind == KindAgent {
+			return peer, v.checkHolder(h.key, now), nil
+		}
 		return peer, a.judgeJoiner(v, now), nil
 	}
 	m, known := a.directory.FindNode(h.node)

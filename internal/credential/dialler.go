@@ -44,7 +44,7 @@ type Dialler struct {
 	hello  hello
 	key    NodeKey
 	self   Self   // of a node
-	token  *Token // of a joiner
+	token  *Token // of a joiner or an agent
 	target Target // of the others
 
 	channel Channel
@@ -74,6 +74,13 @@ func DialAsJoiner(join Join, random io.Reader) *Dialler {
 	return &Dialler{random: random, key: join.Key, token: &join.Token, hello: hello{
 		versions: join.Versions, kind: KindJoiner, cluster: join.Token.cluster,
 		node: join.NodeID, token: join.Token.id, key: join.Key.Public(), directory: join.Directory,
+	}}
+}
+
+// DialAsAgent makes the dialler of an agent of a link. A token that a node joins with is not known where one for an agent is looked for.
+func DialAsAgent(token Token, versions Range, key NodeKey, random io.Reader) *Dialler {
+	return &Dialler{random: random, key: key, token: &token, hello: hello{
+		versions: versions, kind: KindAgent, cluster: token.cluster, node: AnyNode, token: token.id, key: key.Public(),
 	}}
 }
 
@@ -161,7 +168,7 @@ func (d *Dialler) checkAcceptor(t transcript) error {
 	c := &d.challenge
 	if d.token != nil {
 		if !t.isAuthentic(d.token.acceptorKey(), roleAcceptor, c.mac) || !c.key.isSigned(roleAcceptor, t, c.signature) {
-			return fmt.Errorf("%w that the token is for; or the cluster has forgotten the token, since it has ended or was revoked: make a new one with leat cluster token", ErrStranger)
+			return fmt.Errorf("%w that the token is for; or the cluster has forgotten the token, since it has ended or was revoked: make a new one with %s", ErrStranger, d.hello.kind.maker())
 		}
 		return d.checkAgreement()
 	}
@@ -223,6 +230,14 @@ func (d *Dialler) Finish(message []byte) (Session, Welcome, error) {
 	d.state = dialDone
 	c := &d.challenge
 	return Session{ID: d.keys.id, Version: c.version, IsBound: d.channel.isBound(c.version), Epoch: c.epoch, Peer: Peer{Kind: KindNode, Key: c.key, NodeID: c.node}}, v.welcome, nil
+}
+
+// maker is the command that makes a token for a kind of dialler.
+func (k Kind) maker() string {
+	if k == KindAgent {
+		return "leat link agent-token"
+	}
+	return "leat cluster token"
 }
 
 // readRefusal returns the error that a refusal stands for.

@@ -43,6 +43,10 @@
 // if it were a member. That cannot be avoided by anything that all members can do and a removed one
 // has seen, so the removal of a node must also revoke all tokens, which live for an hour or so.
 //
+// An agent of a link proves itself as a joiner does, by a token that was made for its link and by a key of its own. Its tokens are others
+// (Directory.FindAgentToken), and its kind is in the transcript, so that neither kind of token is of any use as the other one. The first agent that uses a
+// token becomes its holder: from then on the token needs that agent's key, too.
+//
 // The joiner signs with its own new key as well. Otherwise it could register a key that is another
 // node's. The acceptor's MAC covers its node's public key, so the joiner learns that key by the
 // token, and needs no list that is trusted at first sight.
@@ -75,7 +79,7 @@
 //	token        leat1.base64url(cluster id 16 | token id 8 | secret 16 | checksum 4)
 //	             checksum: the first bytes of SHA-256("leat token checksum 1" | the 40 bytes before it)
 //	token        leat2.base64url(flags 1 | cluster id 16 | token id 8 | secret 16 | checksum 4), over all before it; the flags
-//	             are 1: a node joins with it only over TLS, and bound
+//	             are a sum of 1: it is used only over TLS, and bound; 2: it is for an agent of a link
 //	             HKDF-SHA-256(secret, salt: cluster id | token id, info: "leat token joiner 1") is the seed of the
 //	             joiner's key pair; with the info "leat token acceptor 1" it is the acceptor key
 //	public key   ed25519:base64url(32 bytes)
@@ -119,10 +123,10 @@
 //	hello      1 1 | min 2 | max 2 | kind 1 | cluster 16 | epoch 4 | share 32 |
 //	               node:          node id 4 | incarnation 16
 //	               administrator: node id 4
-//	               joiner:        token id 8 | public key 32 | directory id 16 | wanted node id 4
+//	               joiner, agent: token id 8 | public key 32 | directory id 16 (an agent: zeros) | wanted node id 4 (an agent: any)
 //	challenge  2 1 | min 2 | max 2 | version 2 | epoch 4 | node id 4 | public key 32 | share 32 |
-//	               signature 64 | joiner: MAC 32
-//	proof      3 1 | signature 64 | joiner: the token's signature 64 | node, from version 2 on: note
+//	               signature 64 | joiner, agent: MAC 32
+//	proof      3 1 | signature 64 | joiner, agent: the token's signature 64 | node, from version 2 on: note
 //	  note:    addresses 1 of (length 1 | text) | epoch 4, known entry 8 | voucher
 //	  voucher: transcript before the position 32 | epoch 4, known entry 8, acceptor's key 32 | signature 64; zeros: none
 //	verdict    4 1 | reason 1 | if it is 0: node id 4 | level 2 | members 2 of

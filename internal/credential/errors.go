@@ -58,6 +58,10 @@ var (
 	ErrTokenExpired = errors.New("the join token has ended; make a new one with leat cluster token")
 	// ErrTokenRevoked says that the token was revoked.
 	ErrTokenRevoked = errors.New("the join token was revoked; make a new one with leat cluster token")
+	// ErrTokenUsed says that another agent has used the token for an agent of a link.
+	ErrTokenUsed = errors.New("the token was used by another agent, and is for one alone; make a new one with leat link agent-token")
+	// ErrAgentTokenExpired says that a token for an agent was not used until its end.
+	ErrAgentTokenExpired = errors.New("the token has ended before it was used; make a new one with leat link agent-token")
 	// ErrNodeRemoved says that the dialler was removed from the cluster.
 	ErrNodeRemoved = errors.New("the node was removed from the cluster and its key is worth nothing now; join with a new data directory and a new token")
 	// ErrNodeAlive says that a living process has the dialler's node id.
@@ -103,6 +107,8 @@ var reasons = []struct {
 	{20, ErrNodeIDTaken},
 	{21, ErrDiallerBehind},
 	{22, ErrAcceptorBehind},
+	{23, ErrTokenUsed},
+	{24, ErrAgentTokenExpired},
 	{reasonUnknown, ErrUnavailable},
 }
 

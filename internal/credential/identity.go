@@ -58,7 +58,11 @@ const (
 	KindNode          Kind = 1 // a process that runs a node, by the node's key
 	KindAdministrator Kind = 2 // a verb that holds the data directory of a node, by the node's key
 	KindJoiner        Kind = 3 // a node that is not in the cluster yet, by a token
+	KindAgent         Kind = 4 // an agent of a link, by a token for it and a key of its own
 )
+
+// hasToken tells whether a dialler of the kind proves itself by a token.
+func (k Kind) hasToken() bool { return k == KindJoiner || k == KindAgent }
 
 func (k Kind) String() string {
 	switch k {
@@ -68,6 +72,8 @@ func (k Kind) String() string {
 		return "administrator"
 	case KindJoiner:
 		return "joiner"
+	case KindAgent:
+		return "agent"
 	}
 	return fmt.Sprintf("kind %d", k)
 }
@@ -91,6 +97,8 @@ type Directory interface {
 	Nodes
 	// FindToken returns a token, also one that has ended or was revoked, if it is still kept.
 	FindToken(id TokenID) (Verifier, bool)
+	// FindAgentToken returns a token for an agent of a link. None of them is a join token, nor the other way round.
+	FindAgentToken(id TokenID) (Verifier, bool)
 }
 
 // Self is the identity of the node at this end.
@@ -110,9 +118,9 @@ type Self struct {
 type Peer struct {
 	Kind        Kind
 	Key         PublicKey
-	NodeID      int32       // of a joiner: the one that it wants, or AnyNode
+	NodeID      int32       // of a joiner: the one that it wants, or AnyNode; of an agent nobody's
 	Incarnation Incarnation // of a node
-	Token       TokenID     // of a joiner
+	Token       TokenID     // of a joiner or an agent
 	Directory   DirectoryID // of a joiner
 	Note        *Note       // of a node, from version 2 of the protocol on; nil: none
 }

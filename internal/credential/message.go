@@ -42,7 +42,7 @@ type hello struct {
 	epoch    uint32
 	share    [32]byte
 
-	node        int32 // of a joiner: the one that it wants, or AnyNode
+	node        int32 // of a joiner: the one that it wants, or AnyNode; of an agent AnyNode
 	incarnation Incarnation
 	token       TokenID
 	key         PublicKey
@@ -56,7 +56,7 @@ func (h *hello) encode() []byte {
 	b = append(b, h.cluster[:]...)
 	b = binary.BigEndian.AppendUint32(b, h.epoch)
 	b = append(b, h.share[:]...)
-	if h.kind == KindJoiner {
+	if h.kind.hasToken() {
 		b = append(append(append(b, h.token[:]...), h.key[:]...), h.directory[:]...)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(h.node))
@@ -72,7 +72,7 @@ func parseHello(b []byte) (hello, error) {
 	r.readInto(h.cluster[:])
 	h.epoch = r.readUint32()
 	r.readInto(h.share[:])
-	if h.kind == KindJoiner {
+	if h.kind.hasToken() {
 		r.readInto(h.token[:])
 		r.readInto(h.key[:])
 		r.readInto(h.directory[:])
@@ -81,12 +81,12 @@ func parseHello(b []byte) (hello, error) {
 	if h.kind == KindNode {
 		r.readInto(h.incarnation[:])
 	}
-	r.require(h.kind >= KindNode && h.kind <= KindJoiner)
-	r.require(h.node >= 0 || h.kind == KindJoiner && h.node == AnyNode)
+	r.require(h.kind >= KindNode && h.kind <= KindAgent)
+	r.require(h.node >= 0 || h.kind.hasToken() && h.node == AnyNode)
 	return h, r.finish()
 }
 
-// challenge answers a hello. It has a MAC if the dialler is a joiner.
+// challenge answers a hello. It has a MAC if the dialler has a token.
 type challenge struct {
 	versions Range
 	version  uint16
@@ -112,7 +112,7 @@ func (c *challenge) encodeBody() []byte {
 
 func (c *challenge) encode(kind Kind) []byte {
 	b := append(c.encodeBody(), c.signature[:]...)
-	if kind == KindJoiner {
+	if kind.hasToken() {
 		b = append(b, c.mac[:]...)
 	}
 	return b
@@ -124,14 +124,14 @@ func parseChallenge(b []byte, kind Kind) (challenge, error) {
 	r.readInto(c.key[:])
 	r.readInto(c.share[:])
 	r.readInto(c.signature[:])
-	if kind == KindJoiner {
+	if kind.hasToken() {
 		r.readInto(c.mac[:])
 	}
 	r.require(c.node >= 0)
 	return c, r.finish()
 }
 
-// proof is the dialler's. It has two signatures if the dialler is a joiner.
+// proof is the dialler's. It has two signatures if the dialler has a token.
 type proof struct {
 	signature [64]byte // by the node's key
 	token     [64]byte // by the token's key
@@ -148,7 +148,7 @@ func hasNote(kind Kind, version uint16) bool { return kind == KindNode && versio
 
 func (p *proof) encode(kind Kind, version uint16) []byte {
 	b := append([]byte{byte(typeProof), messageFormat}, p.signature[:]...)
-	if kind == KindJoiner {
+	if kind.hasToken() {
 		b = append(b, p.token[:]...)
 	}
 	if hasNote(kind, version) {
@@ -163,7 +163,7 @@ func parseProof(b []byte, kind Kind, version uint16) (proof, error) {
 	r := openMessage(b, typeProof, MaxMessage)
 	var p proof
 	r.readInto(p.signature[:])
-	if kind == KindJoiner {
+	if kind.hasToken() {
 		r.readInto(p.token[:])
 	}
 	if hasNote(kind, version) {

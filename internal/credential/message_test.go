@@ -93,7 +93,7 @@ func TestFieldsAreJudged(t *testing.T) {
 	for name, h := range map[string]hello{
 		"version 0":               {versions: Range{Min: 0, Max: 1}, kind: KindNode},
 		"a range that runs back":  {versions: Range{Min: 2, Max: 1}, kind: KindNode},
-		"an unknown kind":         {versions: Range{Min: 1, Max: 1}, kind: 4},
+		"an unknown kind":         {versions: Range{Min: 1, Max: 1}, kind: 5},
 		"no kind":                 {versions: Range{Min: 1, Max: 1}},
 		"a node without id":       {versions: Range{Min: 1, Max: 1}, kind: KindNode, node: AnyNode},
 		"a joiner that wants -2":  {versions: Range{Min: 1, Max: 1}, kind: KindJoiner, node: -2},
@@ -149,7 +149,7 @@ func TestAnyMembersFit(t *testing.T) {
 func TestReasonsAreKept(t *testing.T) {
 	want := map[reason]error{
 		1: ErrMalformed, 2: ErrVersion, 3: ErrForeignCluster, 4: ErrRefused, 16: ErrTokenExpired, 17: ErrTokenRevoked, 18: ErrNodeRemoved,
-		19: ErrNodeAlive, 20: ErrNodeIDTaken, 21: ErrDiallerBehind, 22: ErrAcceptorBehind, 30: ErrUnavailable, 99: ErrUnavailable,
+		19: ErrNodeAlive, 20: ErrNodeIDTaken, 21: ErrDiallerBehind, 22: ErrAcceptorBehind, 23: ErrTokenUsed, 24: ErrAgentTokenExpired, 30: ErrUnavailable, 99: ErrUnavailable,
 	}
 	for code, err := range want {
 		if code.err() != err { //nolint:errorlint // the very error, not one that wraps it

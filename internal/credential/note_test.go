@@ -85,7 +85,7 @@ func TestVouchers(t *testing.T) {
 			t.Errorf("it has signed to know a node that may be forgotten: %+v, %v", o.peer.Note, o.acceptError)
 		}
 	}
-	unknown := func() *metadata { return &metadata{map[int32]credential.Member{1: w.nodes[1]}, nil} } // of the time when it was alone
+	unknown := func() *metadata { return &metadata{map[int32]credential.Member{1: w.nodes[1]}, nil, nil} } // of the time when it was alone
 	for _, c := range []struct {
 		name    string
 		shown   credential.Voucher
@@ -130,7 +130,7 @@ func TestVouchers(t *testing.T) {
 // TestForgottenNodeIsToldSo proves that a node which is refused by one that has proven itself is told what that may mean.
 func TestForgottenNodeIsToldSo(t *testing.T) {
 	w := newWorld(t)
-	knows := &metadata{map[int32]credential.Member{1: w.nodes[1]}, nil}
+	knows := &metadata{map[int32]credential.Member{1: w.nodes[1]}, nil, nil}
 	o := shake(w.dial(2, 1), credential.NewAcceptor(w.self(1), knows, w.random), w, 2, nil)
 	if !errors.Is(o.dialError, credential.ErrRefused) || !strings.Contains(o.dialError.Error(), "node 1 answered") || !strings.Contains(o.dialError.Error(), "restored from a copy") {
 		t.Error(o.dialError)

@@ -18,7 +18,8 @@ const (
 	tlsToken      = 2               // the version of one that needs TLS
 	tokenLen      = 16 + 8 + 16 + 4 // cluster id, token id, secret, checksum
 	tokenSumLen   = 4
-	flagNeedsTLS  = 1 // the first byte of a token of version 2; it has no other flags
+	flagNeedsTLS  = 1 // flags of a token of version 2, its first byte
+	flagAgent     = 2
 	tokenSumLabel = "leat token checksum 1"
 )
 
@@ -35,6 +36,21 @@ type Verifier struct {
 	Acceptor [32]byte  // the key of the acceptor's MAC: known to members only
 	Expires  time.Time
 	Revoked  bool
+	// Holder is, of a token for an agent, the key of the agent that has used it first: it alone can use it from then on, with no end. Zero: none has.
+	Holder PublicKey
+}
+
+// checkHolder returns an error if an agent with a key cannot use the token.
+func (v Verifier) checkHolder(key PublicKey, now time.Time) error {
+	switch {
+	case v.Holder == key:
+		return nil
+	case v.Holder != PublicKey{}:
+		return ErrTokenUsed
+	case !now.Before(v.Expires):
+		return ErrAgentTokenExpired
+	}
+	return nil
 }
 
 // checkUsable returns an error if the token has ended or was revoked.
@@ -48,12 +64,13 @@ func (v Verifier) checkUsable(now time.Time) error {
 	return nil
 }
 
-// Token lets its holder join a cluster. It is printed without its secret; Text has it.
+// Token lets its holder join a cluster, or be the agent of a link (ForAgent). It is printed without its secret; Text has it.
 type Token struct {
 	cluster  ClusterID
 	id       TokenID
 	secret   [16]byte
-	needsTLS bool // a joiner must not use it over a connection that its proof is not bound to
+	needsTLS bool // it must not be used over a connection that the proof is not bound to
+	isAgent  bool // it is for an agent of a link, and lets nobody join
 }
 
 // NewToken makes a token of random bytes.
@@ -93,9 +110,9 @@ func ParseToken(text string) (Token, error) {
 }
 
 // parseTokenBody reads the part of a token behind the dot. before is how many characters come before it.
-func parseTokenBody(before int, body string, needsTLS bool) (Token, error) {
+func parseTokenBody(before int, body string, hasFlags bool) (Token, error) {
 	length, at := tokenLen, 0
-	if needsTLS {
+	if hasFlags {
 		length, at = 1+tokenLen, 1
 	}
 	textLen := base64.RawURLEncoding.EncodedLen(length)
@@ -114,18 +131,31 @@ func parseTokenBody(before int, body string, needsTLS bool) (Token, error) {
 	switch sum := sumToken(b[:end]); {
 	case sum != [tokenSumLen]byte(b[end:]):
 		return Token{}, fmt.Errorf("%w: a character of it was changed; copy it again", ErrTokenDamaged)
-	case needsTLS && b[0] != flagNeedsTLS:
+	case hasFlags && (b[0] == 0 || b[0]&^(flagNeedsTLS|flagAgent) != 0):
 		return Token{}, fmt.Errorf("%w: it asks for something that this leat does not know; join with the release that the cluster runs", ErrTokenVersion)
 	}
+	flags := byte(0)
+	if hasFlags {
+		flags = b[0]
+	}
 	b = b[at:]
-	return Token{cluster: ClusterID(b[:16]), id: TokenID(b[16:24]), secret: [16]byte(b[24:40]), needsTLS: needsTLS}, nil
+	return Token{
+		cluster: ClusterID(b[:16]), id: TokenID(b[16:24]), secret: [16]byte(b[24:40]), needsTLS: flags&flagNeedsTLS != 0, isAgent: flags&flagAgent != 0,
+	}, nil
 }
 
 // Text is the token as it is given to a joiner. It holds the secret.
 func (t Token) Text() string {
 	b, version := make([]byte, 0, 1+tokenLen), plainToken
+	flags := byte(0)
 	if t.needsTLS {
-		b, version = append(b, flagNeedsTLS), tlsToken
+		flags |= flagNeedsTLS
+	}
+	if t.isAgent {
+		flags |= flagAgent
+	}
+	if flags != 0 {
+		b, version = append(b, flags), tlsToken
 	}
 	b = append(append(append(b, t.cluster[:]...), t.id[:]...), t.secret[:]...)
 	sum := sumToken(b)
@@ -141,6 +171,15 @@ func (t Token) WithTLS() Token {
 
 // NeedsTLS tells whether a node joins with the token only over TLS.
 func (t Token) NeedsTLS() bool { return t.needsTLS }
+
+// ForAgent is the same token for an agent of a link. It does not let a node join.
+func (t Token) ForAgent() Token {
+	t.isAgent = true
+	return t
+}
+
+// IsForAgent tells whether the token is for an agent of a link.
+func (t Token) IsForAgent() bool { return t.isAgent }
 
 // ID is the token's id.
 func (t Token) ID() TokenID { return t.id }

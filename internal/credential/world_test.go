@@ -19,6 +19,7 @@ var (
 type metadata struct {
 	nodes  map[int32]credential.Member
 	tokens map[credential.TokenID]credential.Verifier
+	agents map[credential.TokenID]credential.Verifier
 }
 
 func (m *metadata) FindNode(id int32) (credential.Member, bool) {
@@ -28,6 +29,11 @@ func (m *metadata) FindNode(id int32) (credential.Member, bool) {
 
 func (m *metadata) FindToken(id credential.TokenID) (credential.Verifier, bool) {
 	v, ok := m.tokens[id]
+	return v, ok
+}
+
+func (m *metadata) FindAgentToken(id credential.TokenID) (credential.Verifier, bool) {
+	v, ok := m.agents[id]
 	return v, ok
 }
 
@@ -45,7 +51,7 @@ func newWorld(tb testing.TB) *world {
 	tb.Helper()
 	w := &world{
 		t: tb, random: rand.NewChaCha8([32]byte{7}), keys: map[int32]credential.NodeKey{},
-		metadata: metadata{map[int32]credential.Member{}, map[credential.TokenID]credential.Verifier{}},
+		metadata: metadata{map[int32]credential.Member{}, map[credential.TokenID]credential.Verifier{}, map[credential.TokenID]credential.Verifier{}},
 	}
 	for id := int32(1); id <= 4; id++ {
 		w.keys[id] = w.makeKey()

@@ -16,7 +16,7 @@ func setLink(s *step, l Link) error {
 	switch {
 	case l.Source == s.m.ClusterID:
 		return fmt.Errorf("the source of link %q is this cluster", l.Name)
-	case old != nil && old.Source != l.Source:
+	case old != nil && old.Source != l.Source && old.Source != "":
 		return fmt.Errorf("link %q goes from source %s to %s", l.Name, old.Source, l.Source)
 	case old == nil && s.m.links.Len() >= MaxLinks:
 		return fmt.Errorf("link %q is one too many", l.Name)

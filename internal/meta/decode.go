@@ -492,6 +492,20 @@ func (r *reader) readLink() (l Link) {
 		l.Secret = []byte(secret)
 	}
 	l.Paused = r.readBool()
+	if len(r.b) == 0 { // of a link without agents there is nothing more
+		return l
+	}
+	n := r.readCountUpTo(MaxLinkAgents)
+	if n == 0 { // this version writes no such list
+		r.newer = true
+		return l
+	}
+	l.Agents = make([]LinkAgent, n)
+	for i := range l.Agents {
+		r.readElement(func(r *reader) {
+			l.Agents[i] = LinkAgent{Token: r.readTokenID(), Key: r.readKey(), Acceptor: r.readKey(), Expires: r.readInt64(), Holder: r.readKey()}
+		})
+	}
 	return l
 }
 

@@ -5,6 +5,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
+
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // Limits of links. They are checked before memory is allocated for what a record has.
@@ -17,6 +20,9 @@ const (
 	MaxLinkSettings     = 128
 	MaxLinkSettingBytes = 64 << 10
 
+	// MaxLinkAgents is how many agents, and tokens for agents, a link may have.
+	MaxLinkAgents = 16
+
 	maxLinkSecret  = 16 << 10 // bytes
 	maxClusterID   = 249      // bytes; clusters of other makes have ids of any form
 	maxSourceTopic = 249      // bytes of the name of a topic at the source, as in Kafka
@@ -26,11 +32,55 @@ const (
 type Link struct {
 	ID       UUID // for ever; a name can be used again
 	Name     string
-	Source   string        // the cluster id of the source, which a link keeps
+	Source   string        // the cluster id of the source, which a link keeps; "" until it is known, with a link that is reached by agents
 	Settings []LinkSetting // in the order of their keys
 	// Secret is what a login at the source needs, sealed by package sealing; empty: it needs none. The key is not in the metadata.
 	Secret []byte
 	Paused bool // no partition of the link fetches
+	// Agents are the tokens with which agents connect that carry the link's connections, in the order of their ids.
+	Agents []LinkAgent
+}
+
+// LinkAgent is a token for an agent of a link, and the agent that has used it. From it nobody can be the agent: see credential.Verifier.
+type LinkAgent struct {
+	Token    credential.TokenID
+	Key      credential.PublicKey
+	Acceptor [32]byte
+	Expires  int64 // until when it can be used first, in ms since 1970
+	// Holder is the key of the agent that has used it first, after which it has no end; zero: none has.
+	Holder credential.PublicKey
+}
+
+// Verifier is the token as handshakes need it.
+func (a *LinkAgent) Verifier() credential.Verifier {
+	return credential.Verifier{ID: a.Token, Key: a.Key, Acceptor: a.Acceptor, Expires: time.UnixMilli(a.Expires), Holder: a.Holder}
+}
+
+// IsUsed tells whether an agent has used the token.
+func (a *LinkAgent) IsUsed() bool { return a.Holder != credential.PublicKey{} }
+
+// ViaSetting is the setting of a link that says how the nodes reach its source, and ViaAgent the value with which agents carry the connections.
+const (
+	ViaSetting = "via"
+	ViaAgent   = "agent"
+)
+
+// IsViaAgent tells whether the source is reached by agents.
+func (l *Link) IsViaAgent() bool {
+	via, _ := l.Setting(ViaSetting)
+	return via == ViaAgent
+}
+
+// FindAgent finds a token for an agent; nil: the link has none of the id.
+func (l *Link) FindAgent(token credential.TokenID) *LinkAgent {
+	if at, found := l.searchAgent(token); found {
+		return &l.Agents[at]
+	}
+	return nil
+}
+
+func (l *Link) searchAgent(token credential.TokenID) (at int, found bool) {
+	return slices.BinarySearchFunc(l.Agents, token, func(a LinkAgent, token credential.TokenID) int { return bytes.Compare(a.Token[:], token[:]) })
 }
 
 // LinkSetting is a setting of a link.
@@ -50,7 +100,7 @@ func (l *Link) Equal(o *Link) bool {
 	if l == nil || o == nil {
 		return l == o
 	}
-	return l.ID == o.ID && l.Name == o.Name && l.Source == o.Source && l.Paused == o.Paused && slices.Equal(l.Settings, o.Settings) && bytes.Equal(l.Secret, o.Secret)
+	return l.ID == o.ID && l.Name == o.Name && l.Source == o.Source && l.Paused == o.Paused && slices.Equal(l.Settings, o.Settings) && bytes.Equal(l.Secret, o.Secret) && slices.Equal(l.Agents, o.Agents)
 }
 
 // IsLinkName tells whether a link can have this name: 1 to MaxLinkName characters, of those that a topic's name may have.
@@ -79,10 +129,14 @@ func (l *Link) Check() error {
 		return fmt.Errorf("link %q has no id", l.Name)
 	case !IsLinkName(l.Name):
 		return fmt.Errorf("a link cannot have the name %.100q", l.Name)
-	case !isClusterID(l.Source):
+	case !isClusterID(l.Source) && (l.Source != "" || !l.IsViaAgent()):
 		return fmt.Errorf("link %q has the cluster id %.100q of its source", l.Name, l.Source)
 	case len(l.Settings) > MaxLinkSettings || size > MaxLinkSettingBytes:
 		return fmt.Errorf("link %q has %d settings of %d bytes", l.Name, len(l.Settings), size)
+	case len(l.Agents) > MaxLinkAgents:
+		return fmt.Errorf("link %q has %d tokens for agents", l.Name, len(l.Agents))
+	case !slices.IsSortedFunc(l.Agents, func(a, b LinkAgent) int { return bytes.Compare(a.Token[:], b.Token[:]) }):
+		return fmt.Errorf("link %q: the tokens for agents are not in the order of their ids", l.Name)
 	case len(l.Secret) > maxLinkSecret:
 		return fmt.Errorf("link %q has a secret of %d bytes", l.Name, len(l.Secret))
 	}
@@ -121,6 +175,16 @@ func (l *Links) FindName(name string) *Link {
 		return l.list[at]
 	}
 	return nil
+}
+
+// FindAgent finds a token for an agent, and the link that it is for; nil: no link has it.
+func (l *Links) FindAgent(token credential.TokenID) (*Link, *LinkAgent) {
+	for _, k := range l.All() {
+		if a := k.FindAgent(token); a != nil {
+			return k, a
+		}
+	}
+	return nil, nil
 }
 
 func (l *Links) search(name string) (at int, found bool) {

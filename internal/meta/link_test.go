@@ -13,6 +13,13 @@ func linkOf(number byte, name string) Link {
 	return Link{ID: UUID{15: number}, Name: name, Source: fmt.Sprint(number), Settings: []LinkSetting{{"bootstrap.servers", "h:1"}, {"topics", "a,b"}}, Secret: []byte{number}}
 }
 
+// withAgent is a link that is reached by an agent, and whose source is not known.
+func withAgent(l Link) Link {
+	l.Source, l.Settings = "", append(slices.Clone(l.Settings), LinkSetting{ViaSetting, ViaAgent})
+	l.Agents = []LinkAgent{{Token: [8]byte{1}, Expires: 5}, {Token: [8]byte{2}, Key: [32]byte{1}, Holder: [32]byte{2}}}
+	return l
+}
+
 // linked is an image of a cluster "here" with links 1, "north", and 2, "south", and with a topic "t" of three partitions.
 func linked(t *testing.T) *Image {
 	t.Helper()
@@ -132,6 +139,10 @@ func TestLinksAreRefused(t *testing.T) {
 		}),
 		changed(l, func(l *Link) { l.Secret = make([]byte, maxLinkSecret+1) }),
 		changed(linkOf(1, "north"), func(l *Link) { l.Source = "2" }),
+		changed(linkOf(1, "north"), func(l *Link) { l.Source = "" }),
+		changed(withAgent(l), func(l *Link) { l.Settings = l.Settings[:2] }),
+		changed(withAgent(l), func(l *Link) { l.Agents = []LinkAgent{l.Agents[1], l.Agents[0]} }),
+		changed(withAgent(l), func(l *Link) { l.Agents = make([]LinkAgent, MaxLinkAgents+1) }),
 		LinkSet{linkOf(1, "south")},
 		LinkRemoved{UUID{15: 9}},
 	)
@@ -147,6 +158,23 @@ func TestLinksAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRefused(t, older, ClusterCreated{"1", 1})
+}
+
+// TestAgentsOfLinks proves that a link that is reached by agents need not know its source at first, and keeps it when it does, that its tokens are found, and that a snapshot has all of them.
+func TestAgentsOfLinks(t *testing.T) {
+	l := withAgent(linkOf(3, "behind"))
+	m, _ := applyStep(t, linked(t), Append(nil, LinkSet{l}))
+	if of, a := m.Links().FindAgent([8]byte{2}); of == nil || of.ID != l.ID || !a.IsUsed() || *a != l.Agents[1] {
+		t.Errorf("the second token is found as %+v", a)
+	}
+	if of, a := m.Links().FindAgent([8]byte{3}); of != nil || a != nil || l.FindAgent([8]byte{3}) != nil || l.Agents[0].IsUsed() {
+		t.Errorf("a token is found that nobody made: %+v", a)
+	}
+	if v := l.Agents[1].Verifier(); v.ID != l.Agents[1].Token || v.Key != l.Agents[1].Key || v.Holder != l.Agents[1].Holder || v.Expires.UnixMilli() != l.Agents[1].Expires {
+		t.Errorf("its verifier is %+v", v)
+	}
+	m, _ = applyStep(t, m, Append(nil, changed(l, func(l *Link) { l.Source = "3" })))
+	checkRefused(t, m, LinkSet{l}, changed(l, func(l *Link) { l.Source = "4" }))
 }
 
 // TestLinksNeedTheirLevel proves that a cluster of a lower level gets no record of links and mirrors, also where the record would fit.

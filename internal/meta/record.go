@@ -742,7 +742,20 @@ func (r LinkSet) appendBody(b []byte) []byte {
 	for i := range r.Settings {
 		b = appendSized(b, r.Settings[i].appendFields)
 	}
-	return appendBool(appendText(b, string(r.Secret)), r.Paused)
+	b = appendBool(appendText(b, string(r.Secret)), r.Paused)
+	if len(r.Agents) == 0 {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Agents)))
+	for i := range r.Agents {
+		b = appendSized(b, r.Agents[i].appendFields)
+	}
+	return b
+}
+
+func (a *LinkAgent) appendFields(b []byte) []byte {
+	b = append(append(append(b, a.Token[:]...), a.Key[:]...), a.Acceptor[:]...)
+	return append(binary.AppendVarint(b, a.Expires), a.Holder[:]...)
 }
 
 func (s *LinkSetting) appendFields(b []byte) []byte { return appendText(appendText(b, s.Key), s.Value) }

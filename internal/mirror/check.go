@@ -16,6 +16,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/follow"
 	"github.com/leatstream/leat/internal/mirror/source"
+	"github.com/leatstream/leat/internal/mirror/tunnel"
 )
 
 const (
@@ -57,6 +58,13 @@ func (s *Service) Check(ctx context.Context, l *meta.Link, secrets []byte) *Repo
 		c.r.problem("settings", sentence(err), "")
 		return c.r
 	}
+	if c.set.viaAgent && len(l.Agents) == 0 {
+		c.r.Warnings = append(c.r.Warnings, Finding{
+			"agent", "Nothing was asked of the source: it is reached by agents, and there is no token yet with which one could connect.",
+			`Make a token ("leat link agent-token NAME"), start the agent beside the source ("leat link agent"), and check the link then ("leat link doctor NAME").`,
+		})
+		return c.r
+	}
 	if c.client, err = c.connect(ctx); err != nil {
 		text, do := explainDial(err)
 		c.r.problem(strings.Join(c.set.Brokers, ","), text, do)
@@ -88,7 +96,7 @@ func (c *check) connect(ctx context.Context) (*source.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Dial = c.s.cfg.Dial
+	cfg.Dial = c.s.dialer(c.link, c.set)
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	return source.New(ctx, cfg)
@@ -99,6 +107,10 @@ func explainDial(err error) (text, do string) {
 	var unknown x509.UnknownAuthorityError
 	var record tls.RecordHeaderError
 	switch {
+	case errors.Is(err, tunnel.ErrNoAgent):
+		return "No agent of the link is connected to the node that was asked, so that the source cannot be reached.", `See to it that "leat link agent" runs beside the source, and look at its log: it dials each node of this cluster.`
+	case errors.Is(err, tunnel.ErrRefused):
+		return sentence(err), "Start the agent with --allow for the address, if it is right."
 	case errors.Is(err, source.ErrOld):
 		return "The source is too old to be mirrored.", "Upgrade it to Apache Kafka 2.1 or a later one."
 	case source.IsLoginRefused(err):
@@ -147,20 +159,12 @@ func (c *check) checkCluster(ctx context.Context) (ok bool) {
 // checkIdentity compares what the clusters are with each other; ok is false if there is nothing more to check.
 func (c *check) checkIdentity(ctx context.Context, img *meta.Image) (ok bool) {
 	var err error
-	if c.r.Tag, err = c.client.ClusterTag(ctx, c.anyTopic()); err != nil {
+	if c.r.Tag, err = c.client.ClusterTag(ctx, anyTopic(c.cluster)); err != nil {
 		c.r.step("the source does not tell the tag of its producer ids: %v", err)
 	}
-	var others []follow.Cluster
-	for _, o := range img.Links().All() {
-		if o.ID == c.link.ID {
-			continue
-		}
-		one := follow.Cluster{Name: o.Name, ID: o.Source}
-		if text, isSet := o.Setting(TagSetting); isSet {
-			n, _ := strconv.ParseUint(text, 10, 32)
-			one.Tag = uint32(n)
-		}
-		if others = append(others, one); o.Source == c.cluster.ID {
+	others := otherSources(img, c.link.ID)
+	for _, o := range others {
+		if o.ID == c.cluster.ID {
 			c.r.Warnings = append(c.r.Warnings, Finding{"cluster", fmt.Sprintf("The link %s is from the same cluster.", o.Name), "See to it that the two are for different topics, or get different names for them."})
 		}
 	}
@@ -179,10 +183,26 @@ func (c *check) checkIdentity(ctx context.Context, img *meta.Image) (ok bool) {
 	return err == nil
 }
 
-// anyTopic is a topic of the source; "": it has none that the client sees.
-func (c *check) anyTopic() string {
-	for i := range c.cluster.Topics {
-		if t := &c.cluster.Topics[i]; t.Err == nil && !t.IsInternal {
+// otherSources are the sources of all links but one, as far as they are known.
+func otherSources(img *meta.Image, link meta.UUID) (others []follow.Cluster) {
+	for _, o := range img.Links().All() {
+		if o.ID == link || o.Source == "" {
+			continue
+		}
+		one := follow.Cluster{Name: o.Name, ID: o.Source}
+		if text, isSet := o.Setting(TagSetting); isSet {
+			n, _ := strconv.ParseUint(text, 10, 32)
+			one.Tag = uint32(n)
+		}
+		others = append(others, one)
+	}
+	return others
+}
+
+// anyTopic is a topic of a source; "": it has none that the client sees.
+func anyTopic(c *source.Cluster) string {
+	for i := range c.Topics {
+		if t := &c.Topics[i]; t.Err == nil && !t.IsInternal {
 			return t.Name
 		}
 	}
@@ -213,7 +233,7 @@ func (c *check) checkBrokers(ctx context.Context) {
 		b := &c.cluster.Brokers[i]
 		address := net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 		text, do := explainDial(err)
-		if !source.IsLoginRefused(err) && !errors.Is(err, source.ErrOld) {
+		if !source.IsLoginRefused(err) && !errors.Is(err, source.ErrOld) && !errors.Is(err, tunnel.ErrNoAgent) && !errors.Is(err, tunnel.ErrRefused) {
 			do = fmt.Sprintf("If it is reached at another address from here, name that: --map %s=HOST:PORT.", address)
 		}
 		c.r.problem(address, fmt.Sprintf("Broker %d advertises this address. %s", b.ID, text), do)

@@ -33,17 +33,18 @@ func TestChecks(t *testing.T) {
 		settings     []meta.LinkSetting
 		about, words string
 	}{
-		"a setting that is none":            {nil, []meta.LinkSetting{{Key: "no.such", Value: "x"}}, "settings", `A link has no setting "no.such".`},
-		"nobody is there":                   {func(r *rig) { r.source.stop(1) }, nil, "b1:9092", "cannot be reached"},
-		"nothing":                           {nil, []meta.LinkSetting{all}, "", ""},
-		"it is this cluster":                {func(r *rig) { r.source.id = "here" }, nil, "cluster", "lead to this cluster itself"},
-		"it has no id":                      {func(r *rig) { r.source.id = "" }, nil, "cluster", "does not tell its cluster id"},
-		"topics cannot be read":             {func(r *rig) { r.source.denies[1] = true }, []meta.LinkSetting{all}, "rights", "lacks the right READ for orders, payments"},
-		"configs cannot be read":            {func(r *rig) { r.source.denies[32] = true }, []meta.LinkSetting{all}, "rights", "--operation DESCRIBE_CONFIGS"},
-		"a source that is too old":          {func(r *rig) { r.source.fetchMax = 9 }, nil, "b1:9092", "too old"},
-		"a login where there is none":       {nil, []meta.LinkSetting{{Key: "sasl.username", Value: "u"}}, "settings", "which has none"},
-		"an address that is not reachable":  {func(r *rig) { r.source.unreachable = "b2:9092" }, nil, "b2:9092", "--map b2:9092=HOST:PORT"},
-		"another address for that of above": {func(r *rig) { r.source.unreachable = "b2:9092" }, []meta.LinkSetting{{Key: "map", Value: "b2:9092=b2.here:9092"}}, "", ""},
+		"a setting that is none":             {nil, []meta.LinkSetting{{Key: "no.such", Value: "x"}}, "settings", `A link has no setting "no.such".`},
+		"nobody is there":                    {func(r *rig) { r.source.stop(1) }, nil, "b1:9092", "cannot be reached"},
+		"nothing":                            {nil, []meta.LinkSetting{all}, "", ""},
+		"it is this cluster":                 {func(r *rig) { r.source.id = "here" }, nil, "cluster", "lead to this cluster itself"},
+		"it has no id":                       {func(r *rig) { r.source.id = "" }, nil, "cluster", "does not tell its cluster id"},
+		"topics cannot be read":              {func(r *rig) { r.source.denies[1] = true }, []meta.LinkSetting{all}, "rights", "lacks the right READ for orders, payments"},
+		"configs cannot be read":             {func(r *rig) { r.source.denies[32] = true }, []meta.LinkSetting{all}, "rights", "--operation DESCRIBE_CONFIGS"},
+		"a source that is too old":           {func(r *rig) { r.source.fetchMax = 9 }, nil, "b1:9092", "too old"},
+		"a login where there is none":        {nil, []meta.LinkSetting{{Key: "sasl.username", Value: "u"}}, "settings", "which has none"},
+		"an address that is not reachable":   {func(r *rig) { r.source.unreachable = "b2:9092" }, nil, "b2:9092", "--map b2:9092=HOST:PORT"},
+		"agents, of which none can be there": {func(r *rig) { r.source.stop(1) }, []meta.LinkSetting{all, {Key: "via", Value: "agent"}}, "", ""},
+		"another address for that of above":  {func(r *rig) { r.source.unreachable = "b2:9092" }, []meta.LinkSetting{{Key: "map", Value: "b2:9092=b2.here:9092"}}, "", ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			inBubble(t, func(r *rig) {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -50,6 +51,8 @@ type Config struct {
 	OpenSecret func(sealed []byte) ([]byte, error)
 	// Dial dials brokers of sources; nil: a net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// DialByAgent dials a broker of the source of a link by an agent of the link; nil: there are no agents.
+	DialByAgent func(ctx context.Context, link meta.UUID, address string) (net.Conn, error)
 	// Memory bounds the answers of sources that are held, by its class Mirror; nil: nothing does.
 	Memory *budget.Budget
 	// Groups are the consumer groups here, whose positions follow those of the sources.
@@ -193,12 +196,27 @@ func (s *Service) followLink(id meta.UUID, now *meta.Link) {
 		})
 		s.links[id] = l
 	default:
-		if isSame := isOnlyAhead(l.newest.Load(), now); !isSame {
-			defer fill(l.changed)
+		if was := l.newest.Swap(now); !isOnlyAhead(was, now) { // that agents come and go does not concern the connections that there are either
+			fill(l.changed)
 		}
-		l.newest.Store(now)
 	}
 }
+
+// dialer dials the brokers of a link's source; nil: a net.Dialer does.
+func (s *Service) dialer(l *meta.Link, set *Settings) func(ctx context.Context, network, address string) (net.Conn, error) {
+	if !set.viaAgent {
+		return s.cfg.Dial
+	}
+	return func(ctx context.Context, _, address string) (net.Conn, error) {
+		if s.cfg.DialByAgent == nil {
+			return nil, errNoAgents
+		}
+		return s.cfg.DialByAgent(ctx, l.ID, address)
+	}
+}
+
+// errNoAgents is returned if a link is to be reached by agents, and the node has none.
+var errNoAgents = errors.New("the node has no agents")
 
 // followTopic has the partitions of a topic follow the metadata; t is nil if it was deleted.
 func (s *Service) followTopic(id meta.UUID, t *meta.Topic, img *meta.Image) {

@@ -118,7 +118,7 @@ func (s *session) connectAs(ctx context.Context, rack string) (*source.Client, e
 	if err != nil {
 		return nil, err
 	}
-	c.Dial, c.Dialled, c.Rack = s.s.cfg.Dial, s.counts.countDial, rack
+	c.Dial, c.Dialled, c.Rack = s.s.dialer(s.link, s.set), s.counts.countDial, rack
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	client, err := source.New(ctx, c)
@@ -140,7 +140,7 @@ func (s *session) connectAs(ctx context.Context, rack string) (*source.Client, e
 var errOtherCluster = errors.New("the addresses of the link lead to another cluster")
 
 func (s *session) checkCluster(c *source.Cluster) error {
-	if c.ID != s.link.Source {
+	if c.ID != s.link.Source && s.link.Source != "" { // that of a link by agents is not known at first
 		return fmt.Errorf("%w: it is %q, and the source is %q", errOtherCluster, c.ID, s.link.Source)
 	}
 	return nil

@@ -36,6 +36,7 @@ const (
 	keyNoGroups   = "groups.exclude" // patterns of those that are left out
 	keyPositions  = "positions"      // on, or off: no positions are followed
 	keyRack       = "client.rack"
+	keyVia        = meta.ViaSetting // agent: agents carry the connections; unset: the nodes dial
 	keyProtocol   = "security.protocol"
 	keyMechanism  = "sasl.mechanism"
 	keyUser       = "sasl.username"
@@ -68,6 +69,7 @@ type Settings struct {
 
 	reach     map[string]string
 	rack      string
+	viaAgent  bool // agents of the link carry the connections
 	protocol  string
 	tls       *tls.Config
 	mechanism string
@@ -240,6 +242,13 @@ func (p *settingsParser) readMap() error {
 
 func (p *settingsParser) readRates() error {
 	p.s.rack = p.take(keyRack)
+	switch text := p.take(keyVia); text {
+	case "":
+	case meta.ViaAgent:
+		p.s.viaAgent = true
+	default:
+		return fmt.Errorf("%s is %.40q, and not %s", keyVia, text, meta.ViaAgent)
+	}
 	if text := p.take(TagSetting); text != "" {
 		n, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {

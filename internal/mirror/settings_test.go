@@ -40,6 +40,8 @@ func TestSettingsAreChecked(t *testing.T) {
 		{"accept.loss", "yes", "neither true nor false"},
 		{"accept.loss", "true", ""},
 		{"client.rack", "r1", ""},
+		{"via", "agent", ""},
+		{"via", "proxy", `via is "proxy", and not agent`},
 		{"security.protocol", "TLS", "none of PLAINTEXT"},
 		{"security.protocol", "ssl", ""},
 		{"security.protocol", "SASL_SSL", "SASL_SSL needs sasl.username and a password"},

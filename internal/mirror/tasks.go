@@ -2,9 +2,11 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -88,7 +90,10 @@ func (t *tasks) run(ctx context.Context, s *session) {
 			continue
 		}
 		began := time.Now()
-		err := r.compareTopics(ctx)
+		err := r.findSource(ctx)
+		if err == nil {
+			err = r.compareTopics(ctx)
+		}
 		pause := max(topicsEvery, min(time.Since(began)*roundShare, configsEvery))
 		r.note(ctx, topicsTask, err)
 		if err == nil && time.Since(configsAt) >= configsEvery {
@@ -212,6 +217,58 @@ func (r *round) note(ctx context.Context, task string, err error) {
 
 func (r *round) warn(format string, args ...any) {
 	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+}
+
+// errSourceFound has the tasks begin anew, with a link that knows its source.
+var errSourceFound = errors.New("the link has just learned which cluster its source is")
+
+// findSource has a link that was made before its source could be asked know which cluster that is.
+func (r *round) findSource(ctx context.Context) error {
+	if r.s.link.Source != "" {
+		return nil
+	}
+	cluster, err := r.s.askCluster(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if cluster.ID == "" {
+		return errors.New("the source does not tell its cluster id, without which cycles of links cannot be found")
+	}
+	found, err := r.findTag(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	img := r.image()
+	if _, err = follow.CheckClusters(follow.Cluster{ID: img.ClusterID, Tag: img.Tag}, found, otherSources(img, r.s.link.ID)); err != nil {
+		return err
+	}
+	change := &controller.LinkChange{Source: found.ID}
+	if found.Tag != 0 {
+		change.Settings = map[string]*string{TagSetting: new(strconv.FormatUint(uint64(found.Tag), 10))}
+	}
+	_, refused, err := r.s.s.cfg.ChangeLinks(ctx, &controller.LinksChange{Kind: controller.ChangeLink, LinkID: r.s.link.ID, Change: change})
+	if err == nil && refused != nil {
+		err = refused
+	}
+	if err == nil {
+		err = errSourceFound
+	}
+	return err
+}
+
+// findTag finds the tag of a source, if it tells it.
+func (r *round) findTag(ctx context.Context, cluster *source.Cluster) (found follow.Cluster, err error) {
+	found = follow.Cluster{Name: r.s.link.Name, ID: cluster.ID}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	client, err := r.s.client(ctx)
+	if err != nil {
+		return found, err
+	}
+	if tag, err := client.ClusterTag(ctx, anyTopic(cluster)); err == nil { // who does not tell it may be linked all the same
+		found.Tag = tag
+	}
+	return found, nil
 }
 
 // compareTopics makes the topics here that the source has and the link is for, and adds partitions to those that it has more of.

@@ -1,8 +1,12 @@
 package mirror_test
 
 import (
+	"context"
+	"errors"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +15,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror"
+	"github.com/leatstream/leat/internal/mirror/tunnel"
 )
 
 // withTasks runs a test on the node of the active controller.
@@ -159,5 +164,64 @@ func TestTasksWait(t *testing.T) {
 		r.await("it is paused", func() bool {
 			return r.task("topics").State == mirror.TaskPaused && r.task("configs").State == mirror.TaskPaused
 		})
+	})
+}
+
+// TestSourceIsFoundByAgents proves that a link which is reached by agents, and made before its source could be asked, learns which cluster that is and its tag by an agent alone, and mirrors then; that it stays as it is, and says why, if the source is this very cluster or has its tag;
+// and that the connections stay when another agent gets a token.
+func TestSourceIsFoundByAgents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r *rig
+		var isConnected atomic.Bool
+		var dials atomic.Int64
+		r = newRig(t, func(c *mirror.Config) {
+			c.IsController = func() bool { return true }
+			direct := c.Dial
+			c.Dial = func(context.Context, string, string) (net.Conn, error) {
+				return nil, errors.New("it cannot be dialled")
+			}
+			c.DialByAgent = func(ctx context.Context, link meta.UUID, address string) (net.Conn, error) {
+				if link != linkID || !isConnected.Load() {
+					return nil, tunnel.ErrNoAgent
+				}
+				dials.Add(1)
+				return direct(ctx, "tcp", address)
+			}
+		})
+		r.source.create("orders", 1, 1)
+		l := &meta.Link{ID: linkID, Name: "north", Settings: []meta.LinkSetting{{Key: "bootstrap.servers", Value: "b1:9092"}, {Key: "topics", Value: "*"}, {Key: "via", Value: "agent"}}}
+		r.must(&controller.LinksChange{Kind: controller.CreateLink, Link: l})
+		says := func(words string) {
+			t.Helper()
+			r.await("the task says "+words, func() bool {
+				return slices.ContainsFunc(r.service.Tasks(), func(s mirror.TaskStatus) bool {
+					return s.State == mirror.TaskWaiting && strings.Contains(s.Reason, words)
+				})
+			})
+		}
+		now := func() *meta.Link { return r.image.Load().Links().Find(linkID) }
+		says("no agent of the link")
+		r.source.change(func() { r.source.id = "here" })
+		isConnected.Store(true)
+		says("this cluster")
+		if now().Source != "" {
+			t.Errorf("its source is %q", now().Source)
+		}
+		r.source.change(func() { r.source.id = "there" })
+		r.await("the topic is made", func() bool { return r.image.Load().Topic("orders") != nil })
+		if now().Source != "there" {
+			t.Errorf("its source is %q", now().Source)
+		}
+		r.await("nothing is dialled any more", func() bool {
+			before := dials.Load()
+			time.Sleep(time.Minute)
+			return dials.Load() == before
+		})
+		before := dials.Load()
+		r.must(&controller.LinksChange{Kind: controller.ChangeLink, LinkID: linkID, Change: &controller.LinkChange{Agent: &controller.AgentChange{Made: &meta.LinkAgent{Token: [8]byte{1}, Expires: 1}}}})
+		time.Sleep(time.Minute)
+		if dials.Load() != before {
+			t.Error("the connections were made anew for a token")
+		}
 	})
 }

@@ -401,8 +401,11 @@ func (c *Config) setToken(name, value string) error {
 		}
 		value = string(b)
 	}
-	if _, err := credential.ParseToken(value); err != nil {
+	switch token, err := credential.ParseToken(value); {
+	case err != nil:
 		return fmt.Errorf("%w: %w; leat cluster token makes one, on a machine that has a node", ErrConfig, err)
+	case token.IsForAgent():
+		return fmt.Errorf("%w: the token is for an agent of a link, and no node joins with it; leat cluster token makes one, on a machine that has a node", ErrConfig)
 	}
 	c.Token = strings.TrimSpace(value)
 	return nil

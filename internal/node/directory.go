@@ -57,6 +57,15 @@ func (d directory) findMet(id int32) *credential.Contact {
 	return &d.members[at]
 }
 
+// FindAgentToken returns a token for an agent of a link. One that was revoked is not there any more.
+func (d directory) FindAgentToken(id credential.TokenID) (credential.Verifier, bool) {
+	_, a := d.image().Links().FindAgent(id)
+	if a == nil {
+		return credential.Verifier{}, false
+	}
+	return a.Verifier(), true
+}
+
 // FindToken returns a token that is still kept.
 func (d directory) FindToken(id credential.TokenID) (credential.Verifier, bool) {
 	t := d.image().Tokens[id]

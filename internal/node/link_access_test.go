@@ -86,8 +86,8 @@ func allowance(principal string, op meta.Operation, resource meta.ResourceType, 
 	return meta.ACL{Principal: principal, Host: meta.AnyHost, Resource: resource, Pattern: meta.LiteralPattern, Name: name, Operation: op, Permission: meta.Allow}
 }
 
-// serveLink asks a node for something about the link, which must not be refused.
-func (s *site) serveLink(verb cluster.LinkVerb, settings ...meta.LinkSetting) {
+// linkVerb asks a node for something about the link, which must not be refused.
+func (s *site) linkVerb(verb cluster.LinkVerb, settings ...meta.LinkSetting) {
 	s.t.Helper()
 	a, refused, err := s.any().linking.ServeLink(deadline(s.t), &cluster.LinkRequest{Verb: verb, Name: "north", Settings: settings})
 	if err != nil || refused != nil || len(a.Problems) > 0 {
@@ -98,8 +98,8 @@ func (s *site) serveLink(verb cluster.LinkVerb, settings ...meta.LinkSetting) {
 // compareNow has the tasks of the link begin anew, which compare all at once then.
 func (s *site) compareNow() {
 	s.t.Helper()
-	s.serveLink(cluster.LinkPause)
-	s.serveLink(cluster.LinkResume)
+	s.linkVerb(cluster.LinkPause)
+	s.linkVerb(cluster.LinkResume)
 }
 
 // awaitAccess waits until a site has these ACLs and quotas, as texts, and no others.
@@ -193,7 +193,7 @@ func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
 		return done[audit.ACLCreated] && done[audit.ACLDeleted] && done[audit.QuotaChanged]
 	})
 
-	here.serveLink(cluster.LinkPause)
+	here.linkVerb(cluster.LinkPause)
 	if _, err := kadm.NewClient(here.client()).DeleteTopic(deadline(t), "north.orders"); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
 	if here.any().image.Load().LinkAccess(id).Len() == 0 {
 		t.Error("the link has made nothing")
 	}
-	here.serveLink(cluster.LinkDelete)
+	here.linkVerb(cluster.LinkDelete)
 	here.awaitAccess("the link is gone, and what it has made is not", []string{mine, ofApp, late}, map[string]float64{"north-app/ " + in: 1_000_000})
 	if here.any().image.Load().LinkAccess(id) != nil {
 		t.Error("something is a link's that is gone")

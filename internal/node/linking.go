@@ -16,6 +16,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror"
 	"github.com/leatstream/leat/internal/mirror/progress"
+	"github.com/leatstream/leat/internal/mirror/tunnel"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/sealing"
 )
@@ -25,6 +26,7 @@ type linking struct {
 	n       *Node
 	service atomic.Pointer[mirror.Service] // nil: not built yet, or closed
 	tails   keptTails
+	hub     *tunnel.Hub // the agents that are connected; made before the node lets anybody in
 }
 
 // secretKind is the kind of links' secrets, for package sealing.
@@ -63,22 +65,30 @@ func openLinks(n *Node) {
 		AskNode: func(ctx context.Context, node int32, question json.RawMessage) (json.RawMessage, error) {
 			return cluster.AskClaims(ctx, n.peers.commands, node, question)
 		},
-		Commit: n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
+		DialByAgent: n.linking.hub.Dial,
+		Commit:      n.set.Commit, CountCommits: func() int64 { return replica.CountCommits(n.set) }, OpenSecret: n.linking.openSecret, Memory: n.work,
 		Groups: linkPositions{n}.groupsHere(), PositionBytes: linkPositions{n}.memory(),
 	}))
 }
 
-// close ends all mirroring, if it was built.
+// close ends all mirroring, if it was built, and the connections of agents.
 func (l *linking) close() {
 	if s := l.service.Load(); s != nil {
 		s.Close()
 	}
+	l.hub.Close()
 }
 
 // follow follows a change of the metadata.
 func (l *linking) follow(d *meta.Delta, img *meta.Image) {
 	if s := l.service.Load(); s != nil {
 		s.Apply(d, img)
+	}
+	if d.Brokers {
+		l.hub.NoteNodes()
+	}
+	if len(d.Links) > 0 {
+		l.n.noteNodes() // so that agents whose tokens were revoked are let go
 	}
 }
 
@@ -223,6 +233,10 @@ func (l *linking) ServeLink(ctx context.Context, q *cluster.LinkRequest) (a clus
 		refused, err = r.promote(ctx)
 	case cluster.LinkCheck:
 		refused, err = r.checkOnly(ctx)
+	case cluster.LinkAgentToken:
+		refused, err = r.makeAgentToken(ctx)
+	case cluster.LinkAgentRevoke:
+		refused, err = r.revokeAgentToken(ctx)
 	default:
 		refused = refuseLink(controller.InvalidRequest, "This version of Leat does not know %q.", q.Verb)
 	}
@@ -263,6 +277,7 @@ func (r *linkRequest) check(ctx context.Context, link *meta.Link, secrets []byte
 		ctx, cancel = context.WithTimeout(ctx, r.q.Within)
 		defer cancel()
 	}
+	r.tellAgents(link)
 	found := r.l.service.Load().Check(ctx, link, secrets)
 	r.tag = found.Tag
 	r.a.Source, r.a.Steps = found.Source, append(r.a.Steps, found.Steps...)
@@ -309,7 +324,7 @@ func (r *linkRequest) create(ctx context.Context) (*controller.Error, error) {
 		return nil, nil
 	}
 	switch link.Source = r.a.Source; {
-	case link.Source == "":
+	case link.Source == "" && !link.IsViaAgent(): // that of a link by agents is found when one is there
 		return refuseLink(controller.InvalidRequest, "The source has not told its cluster id, without which there can be no link."), nil
 	case !canSeal:
 		return refuseLink(controller.PolicyViolation, "%s", r.a.Problems[len(r.a.Problems)-1].Text), nil

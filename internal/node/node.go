@@ -114,6 +114,7 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 	n.securing = newSecuring(n)
 	n.image.Store(meta.Empty())
 	n.keys.n, n.linking.n, n.linking.tails.n = n, n, n
+	openAgents(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.failing, n.fail = context.WithCancel(n.ctx)
 	if err := n.start(ctx); err != nil {

@@ -37,8 +37,9 @@ type peers struct {
 	commands    *cluster.Controller
 	replicas    *cluster.Replicas
 	door        *peer.Door
-	isOpen      atomic.Bool // all of it is set
-	isRemoved   atomic.Bool // another node has said that this one was removed, or that the cluster was recovered without it
+	agents      peer.Handler // serves the agents of links
+	isOpen      atomic.Bool  // all of it is set
+	isRemoved   atomic.Bool  // another node has said that this one was removed, or that the cluster was recovered without it
 	gate        gate
 	hosts       memberHosts
 	notes       notes
@@ -106,7 +107,7 @@ func (p *peers) open(ctx context.Context, cfg cluster.ControllerConfig, brokerEp
 	p.door, err = peer.NewDoor(peer.DoorConfig{
 		Self: func() credential.Self { return p.self }, Directory: p.directory, Admit: p.admit,
 		WentBack: func(err *credential.WentBackError) { p.fail(fmt.Errorf("another node shows: %w", err)) },
-		Handlers: slices.Concat(p.metadata.Handlers(), p.commands.Handlers(), p.replicas.Handlers()),
+		Handlers: slices.Concat(p.metadata.Handlers(), p.commands.Handlers(), p.replicas.Handlers(), []peer.Handler{p.agents}),
 	})
 	p.isOpen.Store(true)
 	return err
@@ -290,6 +291,9 @@ func (p *peers) admit(ctx context.Context, from credential.Peer) (credential.Wel
 		p.notes.keep(id, registrationOf(p.image(), id), from.Note)
 		p.links.Hurry(id)
 	}
+	if from.Kind == credential.KindAgent {
+		return p.admitAgent(ctx, from)
+	}
 	if from.Kind == credential.KindJoiner {
 		var err error
 		id, err = p.commands.AdmitNode(ctx, &controller.Admission{Token: from.Token, Key: from.Key, Directory: meta.UUID(from.Directory), NodeID: from.NodeID})
@@ -359,7 +363,17 @@ func (p *peers) keepLinks() { p.commands.KeepLinks() }
 func (p *peers) followMembers() {
 	p.hosts.noteChange()
 	p.links.Retain(p.isMember)
-	p.door.Retain(func(c credential.Peer) bool { return c.Kind == credential.KindJoiner || p.isMember(c.NodeID) })
+	p.retainPeers()
+}
+
+// retainPeers ends the connections of those that the metadata do not let in any more.
+func (p *peers) retainPeers() {
+	p.door.Retain(func(c credential.Peer) bool {
+		if c.Kind == credential.KindAgent {
+			return p.isHolder(&c)
+		}
+		return c.Kind == credential.KindJoiner || p.isMember(c.NodeID)
+	})
 }
 
 // errStarting ends the connection of a client that comes long before the node serves.

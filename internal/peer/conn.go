@@ -141,6 +141,25 @@ func (c *Conn) CallInto(ctx context.Context, key int16, body, into []byte, most 
 	return c.await(ctx, &message{key: key, body: body}, &call{most: most, into: into})
 }
 
+// Pending is a request that was sent, and whose answer is awaited.
+type Pending struct {
+	c *Conn
+	l *call
+}
+
+// Begin sends a request with a private key, as Call does, and does not wait for its answer, which has at most so many bytes. Requests are sent in the order of the calls of
+// Begin by one goroutine, and answered in that order. Wait must be called.
+func (c *Conn) Begin(ctx context.Context, key int16, body []byte, most int) (Pending, error) {
+	if !isKnown(key) || IsOneWay(key) || isHandshake(key) {
+		panic("BUG: a call with the key of " + NameOf(key))
+	}
+	l := &call{most: most}
+	return Pending{c, l}, c.begin(ctx, &message{key: key, body: body}, l)
+}
+
+// Wait waits for the answer, and returns its body.
+func (p Pending) Wait(ctx context.Context) ([]byte, error) { return p.c.finish(ctx, p.l) }
+
 // Request sends a request of Kafka's protocol in its version, which the other node must know, and
 // returns the answer.
 func (c *Conn) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
@@ -187,13 +206,23 @@ func (c *Conn) Send(key int16, body []byte) error {
 
 // await sends a request and waits for its answer.
 func (c *Conn) await(ctx context.Context, m *message, l *call) ([]byte, error) {
-	if len(m.body) > MaxRequest {
-		return nil, fmt.Errorf("%w: a request of %d bytes", ErrTooLarge, len(m.body))
-	}
-	l.done = make(chan struct{})
-	if err := c.queueCall(ctx, m, l); err != nil {
+	if err := c.begin(ctx, m, l); err != nil {
 		return nil, err
 	}
+	return c.finish(ctx, l)
+}
+
+// begin sends a request.
+func (c *Conn) begin(ctx context.Context, m *message, l *call) error {
+	if len(m.body) > MaxRequest {
+		return fmt.Errorf("%w: a request of %d bytes", ErrTooLarge, len(m.body))
+	}
+	l.done = make(chan struct{})
+	return c.queueCall(ctx, m, l)
+}
+
+// finish waits for the answer to a request that was sent.
+func (c *Conn) finish(ctx context.Context, l *call) ([]byte, error) {
 	select {
 	case <-l.done:
 		return l.answer, l.err

@@ -20,6 +20,7 @@ const (
 	Nodes          Kinds = 1 << iota // processes that run a node
 	Administrators                   // verbs that hold a node's data directory
 	Joiners                          // nodes that were admitted on this connection
+	Agents                           // agents of links
 )
 
 // IsAny tells whether the identity is of one of the kinds.
@@ -31,6 +32,8 @@ func (i *Identity) IsAny(kinds Kinds) bool {
 		return kinds&Administrators != 0
 	case credential.KindJoiner:
 		return kinds&Joiners != 0
+	case credential.KindAgent:
+		return kinds&Agents != 0
 	}
 	return false
 }

@@ -68,6 +68,9 @@ const (
 	TailsShow  int16 = 20033 // have the node list, read or discard its own; it may have records
 )
 
+// AgentBytes carries bytes between a node and an agent of a link, both ways: see package mirror/tunnel.
+const AgentBytes int16 = 20040
+
 // privateKeys are the names of the keys, and whether a request is not answered.
 var privateKeys = [...]struct {
 	name   string
@@ -108,6 +111,7 @@ var privateKeys = [...]struct {
 	MirrorEnds - FirstKey:       {name: "MirrorEnds"},
 	TailsServe - FirstKey:       {name: "TailsServe"},
 	TailsShow - FirstKey:        {name: "TailsShow"},
+	AgentBytes - FirstKey:       {name: "AgentBytes"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.

@@ -40,6 +40,7 @@ type world struct {
 	mu     sync.Mutex
 	nodes  map[int32]credential.Member
 	tokens map[credential.TokenID]credential.Verifier
+	agents map[credential.TokenID]credential.Verifier
 }
 
 func newWorld(tb testing.TB) *world {
@@ -80,6 +81,13 @@ func (w *world) FindToken(id credential.TokenID) (credential.Verifier, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v, ok := w.tokens[id]
+	return v, ok
+}
+
+func (w *world) FindAgentToken(id credential.TokenID) (credential.Verifier, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v, ok := w.agents[id]
 	return v, ok
 }
 
