@@ -320,8 +320,13 @@ func TestQuotasFollowTheSource(t *testing.T) {
 // TestAccessSettingsAreChecked proves that wrong settings of ACLs and quotas are refused, that those without an effect are warned of, and that a check says which right is missing.
 func TestAccessSettingsAreChecked(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
-		{"acls", "yes", "neither on nor off"}, {"quotas", "true", "neither on nor off"}, {"acls.all.names", "on", "neither true nor false"}, {"quotas.defaults", "1", "neither true nor false"},
-		{"principals", "a*b", `principals: the pattern "a*b"`}, {"acls.groups.exclude", "re:(", "acls.groups: "}, {"principals.map", "a=b", "principals.map: "},
+		{"acls", "yes", "neither on nor off"},
+		{"quotas", "true", "neither on nor off"},
+		{"acls.all.names", "on", "neither true nor false"},
+		{"quotas.defaults", "1", "neither true nor false"},
+		{"principals", "a*b", `principals: the pattern "a*b"`},
+		{"acls.groups.exclude", "re:(", "acls.groups: "},
+		{"principals.map", "a=b", "principals.map: "},
 	} {
 		if _, err := mirror.ParseSettings(pairsOf("bootstrap.servers", "h:1", c.key, c.value), nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s=%s: %v", c.key, c.value, err)

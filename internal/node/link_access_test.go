@@ -132,6 +132,7 @@ func (s *site) awaitAccess(what string, acls []string, quotas map[string]float64
 
 // checkAccess proves, with a source that has ACLs and quotas and the topic orders, that a link follows them by the names that there are here, and over restarts never takes or gives back what people have decided here in between.
 func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
+	t.Helper()
 	const in, out = "producer_byte_rate", "consumer_byte_rate"
 	app, group := allowance("User:app", meta.Read, meta.TopicResource, "orders"), allowance("User:app", meta.Read, meta.GroupResource, "g")
 	etl := allowance("User:etl", meta.Write, meta.TopicResource, "orders")
