@@ -290,7 +290,7 @@ func TestQuotasFollowTheSource(t *testing.T) {
 			r.Errorf("%d entities have quotas", n)
 		}
 		r.await("the task tells", func() bool { return r.task("quotas").State == mirror.TaskRunning })
-		if s := r.task("quotas"); len(s.Notes) != 2 || !strings.Contains(s.Notes[0], "1 quota of a kind that this version does not know") || !strings.Contains(s.Notes[1], "of each user is not followed") {
+		if s := r.task("quotas"); len(s.Notes) != 2 || !strings.Contains(s.Notes[1], "1 quota of a kind that this version does not know") || !strings.Contains(s.Notes[0], "of each user is not followed") {
 			r.Errorf("%q", s.Notes)
 		}
 		r.apply(meta.Append(nil, meta.QuotaSet{Entity: ofUser("x").Entity, Key: meta.ProducerByteRate, Value: 25}))
@@ -353,6 +353,23 @@ func TestAccessSettingsAreChecked(t *testing.T) {
 				r.Errorf("no %q in %s", want, problems)
 			}
 		}
+		r.source.change(func() {
+			r.source.aclError, r.source.quotaError = 0, 0
+			r.source.quotas = map[meta.QuotaID]float64{{Entity: meta.QuotaEntity{User: meta.NamedQuota("a")}, Key: meta.ProducerByteRate}: 5}
+		})
+		r.setACLs(allows("User:a", meta.TopicResource, "orders"), allows("User:a", meta.TopicResource, "other"), allows("User:a", meta.GroupResource, "*"))
+		report := r.service.Check(r.Context(), &meta.Link{Name: "north", Settings: pairsOf("bootstrap.servers", "b1:9092", "topics", "*", "prefix", "x.", "acls", "on", "quotas", "on")}, nil)
+		steps := strings.Join(report.Steps, "\n")
+		for _, want := range []string{
+			"its ACLs, of which there are 3; to follow them now takes 1 change\nwould add ALLOW User:a READ on topic x.orders from *\n", "its quotas, of which there are 1; to follow them now takes 1 change\nwould set producer_byte_rate of user a to 5",
+		} {
+			if !strings.Contains(steps, want) {
+				r.Errorf("no %q in %s", want, steps)
+			}
+		}
+		if w := report.Warnings[len(report.Warnings)-1]; w.About != "acls" || !strings.Contains(w.Text, "group *") || r.image.Load().ACLs().Len() > 0 {
+			r.Errorf("%+v", report.Warnings)
+		}
 		if problems, warnings := check("acls.groups", "a", "principals", "User:a"); problems != "" || strings.Count(warnings, "has no effect") != 2 {
 			r.Errorf("%s%s", problems, warnings)
 		}
@@ -390,5 +407,21 @@ func TestDifferencesAreTold(t *testing.T) {
 		}
 		r.source.change(func() { r.source.denies[32] = true })
 		r.await("they cannot be read", func() bool { return strings.Contains(r.task("configs").Reason, "cannot be read") })
+	})
+}
+
+// TestACLsComeWithTheirTopics proves that the ACLs of a topic that is new are here as soon as its mirror, and not only with the next comparison.
+func TestACLsComeWithTheirTopics(t *testing.T) {
+	withTasks(t, func(r *rig) {
+		r.source.create("orders", 1, 1)
+		r.setACLs(allows("User:a", meta.TopicResource, "orders"), allows("User:a", meta.TopicResource, "web"))
+		r.link(pairsOf("topics", "*", "acls", "on")...)
+		r.await("the first is here", func() bool { return len(r.aclsHere()) == 1 })
+		began := time.Now()
+		r.source.create("web", 1, 2)
+		r.await("the second is here", func() bool { return len(r.aclsHere()) == 2 })
+		if took := time.Since(began); took > 10*time.Second { // by the clock of the bubble, which waits for nobody
+			r.Errorf("it has taken %v", took)
+		}
 	})
 }
