@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,7 +160,7 @@ func TestACLsFollowTheSource(t *testing.T) {
 		if s := r.task("acls"); s.State != mirror.TaskRunning || len(s.Notes) != 2 || !strings.Contains(s.Notes[0], "CREATE on cluster kafka-cluster from * is about the source itself") || !strings.Contains(s.Notes[1], "operation 16") {
 			r.Errorf("%+v", s)
 		}
-		all, few, asked := []meta.ACL{orders, group, role}, []meta.ACL{group, role}, 0
+		all, few, asked := []meta.ACL{orders, group, role}, []meta.ACL{group, role}, 0 // asked is guarded by the source's mutex
 		r.source.change(func() {
 			r.source.acls = func() []meta.ACL { // one of two brokers is behind
 				if asked++; asked%4 < 2 { // ACLs and roles
@@ -231,12 +232,13 @@ func TestACLsOfPeopleStay(t *testing.T) {
 // TestNothingMoreIsAllowed proves that no ACL that allows something is made while one that denies cannot be.
 func TestNothingMoreIsAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refuses := true
+		var refuses atomic.Bool
+		refuses.Store(true)
 		r := newRig(t, func(c *mirror.Config) {
 			c.IsController = func() bool { return true }
 			ask := c.ChangeLinks
 			c.ChangeLinks = func(ctx context.Context, q *controller.LinksChange) ([]*controller.Error, *controller.Error, error) {
-				if refuses && len(q.ACLs) > 0 && q.ACLs[0].ACL.Permission == meta.Deny {
+				if refuses.Load() && len(q.ACLs) > 0 && q.ACLs[0].ACL.Permission == meta.Deny {
 					return []*controller.Error{{Kind: controller.PolicyViolation, Message: "No room."}}, nil, nil
 				}
 				return ask(ctx, q)
@@ -247,7 +249,7 @@ func TestNothingMoreIsAllowed(t *testing.T) {
 		r.link(pairsOf("topics", "*", "acls", "on")...)
 		r.await("it is refused", func() bool { return strings.Contains(r.task("acls").Reason, "It is refused to add DENY User:a") })
 		r.awaitACLs()
-		refuses = false
+		refuses.Store(false)
 		r.awaitACLs("ALLOW User:a READ on topic orders from *", "DENY User:a WRITE on topic orders from *")
 	})
 }
