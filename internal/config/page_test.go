@@ -94,7 +94,7 @@ func configsPage() string {
 ## Loggers
 
 Kafka's broker loggers (` + "`kafka-configs --entity-type broker-loggers --entity-name ID`" + `) show and set the lowest level that each part of a node logs. A change lasts until the node stops.
-The loggers are ` + "`broker`, `group`, `quorum`, `storage`, `wire` and `root`" + `. The level of ` + "`root`" + `, at the start that of ` + "`--log-level`" + `, applies to all loggers without a level of their own. The levels
+The loggers are ` + "`audit`, `broker`, `cluster`, `group`, `mirror`, `quorum`, `replica`, `storage`, `txn`, `wire` and `root`" + `. The level of ` + "`root`" + `, at the start that of ` + "`--log-level`" + `, applies to all loggers without a level of their own. The levels
 are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; no line has the level FATAL, so a logger with that level is silent. Each line has the name of its logger.
 Lines about clients are bounded from INFO up. At DEBUG and below there may be several for each connection and request, without a bound: use these levels while you look for something.
 

@@ -66,7 +66,7 @@ type LinksChange struct {
 }
 
 // countItems counts what is changed, each by itself.
-func (q *LinksChange) countItems() int {
+func (q LinksChange) countItems() int {
 	return len(q.Topics) + len(q.Partitions) + len(q.ACLs) + len(q.Quotas)
 }
 

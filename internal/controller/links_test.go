@@ -303,7 +303,7 @@ func TestMirrorsAreMade(t *testing.T) {
 	} {
 		s.refuses(c.what, mirrorOf(1, "new", 1).with(c.change), c.kind, c.words)
 	}
-	s.refuses("too many items", &LinksChange{Kind: CreateMirrors, Topics: make([]MirrorTopic, MaxLinkItems+1)}, InvalidRequest, "1001 topics, partitions")
+	s.refuses("too many items", &LinksChange{Kind: CreateMirrors, Topics: make([]MirrorTopic, MaxLinkItems+1)}, InvalidRequest, "1001 topics, partitions, ACLs and quotas")
 }
 
 func (s *linksRig) createTopic(name string) CreatedTopic {

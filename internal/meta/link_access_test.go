@@ -49,7 +49,7 @@ func TestLinkAccess(t *testing.T) {
 		a := acl(fmt.Sprint("User:", i), "orders")
 		b = Append(Append(b, ACLUnset{a}), LinkACLUnset{one.ID, a})
 	}
-	b = Append(Append(b, QuotaUnset{quota.Entity, quota.Key}), LinkQuotaUnset{one.ID, quota})
+	b = Append(Append(b, QuotaUnset(quota)), LinkQuotaUnset{one.ID, quota})
 	if m, _ = applyStep(t, m, b); !bytes.Equal(Encode(m), begin) {
 		t.Error("something is left")
 	}

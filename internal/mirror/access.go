@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/leatstream/leat/internal/controller"
@@ -53,14 +54,14 @@ func (r *round) compareACLs(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	p := follow.ACLs(r.s.set.acls, r.aclState(theirs))
+	p := follow.ACLs(r.s.set.acls, aclStateOf(r.image(), r.s.link.ID, theirs))
 	for i := range p.Steps {
 		if p.Steps[i].Action == follow.RemoveACL {
 			again, err := r.describeACLs(ctx)
 			if err != nil {
 				return err
 			}
-			p = follow.ACLs(r.s.set.acls, r.aclState(append(theirs, again...)))
+			p = follow.ACLs(r.s.set.acls, aclStateOf(r.image(), r.s.link.ID, append(theirs, again...)))
 			break
 		}
 	}
@@ -68,7 +69,7 @@ func (r *round) compareACLs(ctx context.Context) error {
 	return r.applyACLs(ctx, p.Steps)
 }
 
-func (r *round) describeACLs(ctx context.Context) (list []meta.ACL, err error) {
+func (r *round) describeACLs(ctx context.Context) ([]meta.ACL, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	c, err := r.s.client(ctx)
@@ -76,19 +77,24 @@ func (r *round) describeACLs(ctx context.Context) (list []meta.ACL, err error) {
 		return nil, err
 	}
 	found, err := c.DescribeACLs(ctx, r.s.set.Tag != 0)
-	for i := range found {
-		a := &found[i]
-		list = append(list, meta.ACL{
-			Principal: a.Principal, Host: a.Host, Resource: meta.ResourceType(a.Resource), Pattern: meta.PatternType(a.Pattern), Name: a.Name,
-			Operation: meta.Operation(a.Operation), Permission: meta.Permission(a.Permission),
-		})
-	}
-	return list, err
+	return aclsOf(found), err
 }
 
-// aclState is what ACLs are planned by. Those here that other links have made are left out: the controller makes them this link's, too, so that they stay when the other source drops them.
-func (r *round) aclState(theirs []meta.ACL) *follow.ACLState {
-	img, own := r.image(), r.s.link.ID
+// aclsOf are ACLs of a source as they are here. Those that are not known here have what no ACL here has.
+func aclsOf(found []source.ACL) []meta.ACL {
+	list := make([]meta.ACL, len(found))
+	for i := range found {
+		a := &found[i]
+		list[i] = meta.ACL{
+			Principal: a.Principal, Host: a.Host, Resource: meta.ResourceType(a.Resource), Pattern: meta.PatternType(a.Pattern), Name: a.Name,
+			Operation: meta.Operation(a.Operation), Permission: meta.Permission(a.Permission),
+		}
+	}
+	return list
+}
+
+// aclStateOf is what ACLs are planned by. Those here that other links have made are left out: the controller makes them this link's, too, so that they stay when the other source drops them.
+func aclStateOf(img *meta.Image, own meta.UUID, theirs []meta.ACL) *follow.ACLState {
 	s := &follow.ACLState{Source: theirs}
 	for t := range img.Mirrors(own) {
 		if t.IsMirror() {
@@ -201,14 +207,7 @@ func (r *round) compareQuotas(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	img := r.image()
-	here := map[meta.QuotaID]float64{}
-	for e, set := range img.Quotas().ByEntity {
-		for key, value := range set {
-			here[meta.QuotaID{Entity: e, Key: key}] = value
-		}
-	}
-	p := follow.Quotas(r.s.set.quotas, theirs, here, img.LinkAccess(r.s.link.ID).Quotas())
+	p := planQuotas(r.image(), r.s.link.ID, r.s.set.quotas, theirs)
 	r.warnings = append(r.warnings, p.Warnings...)
 	for steps := p.Steps; len(steps) > 0; {
 		n := min(len(steps), mostAccess)
@@ -231,31 +230,37 @@ func (r *round) compareQuotas(ctx context.Context) error {
 	return nil
 }
 
-// describeQuotas asks the source for its quotas. Those of entities that there are not here are not followed, and told of.
-func (r *round) describeQuotas(ctx context.Context) (map[meta.QuotaID]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	c, err := r.s.client(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found, err := c.DescribeQuotas(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all, unknown := map[meta.QuotaID]float64{}, 0
+// planQuotas plans by what the source has. Quotas of entities that there are not here are not followed, and told of.
+func planQuotas(img *meta.Image, own meta.UUID, rules *follow.QuotaRules, found []source.Quota) follow.Plan[follow.QuotaStep] {
+	theirs, here, unknown := map[meta.QuotaID]float64{}, map[meta.QuotaID]float64{}, 0
 	for i := range found {
 		e, ok := entityOf(found[i].Entity)
 		if !ok {
 			unknown++
 			continue
 		}
-		all[meta.QuotaID{Entity: e, Key: meta.QuotaKey(found[i].Key)}] = found[i].Value
+		theirs[meta.QuotaID{Entity: e, Key: meta.QuotaKey(found[i].Key)}] = found[i].Value
 	}
+	for e, set := range img.Quotas().ByEntity {
+		for key, value := range set {
+			here[meta.QuotaID{Entity: e, Key: key}] = value
+		}
+	}
+	p := follow.Quotas(rules, theirs, here, img.LinkAccess(own).Quotas())
 	if unknown > 0 {
-		r.warn("The source has %s of a kind that this version does not know, which the link does not follow.", countOf(unknown, "quota"))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("The source has %s of a kind that this version does not know, which the link does not follow.", countOf(unknown, "quota")))
 	}
-	return all, nil
+	return p
+}
+
+func (r *round) describeQuotas(ctx context.Context) ([]source.Quota, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	c, err := r.s.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.DescribeQuotas(ctx)
 }
 
 // entityOf is an entity by the words of Kafka.
@@ -296,7 +301,7 @@ func (c *check) checkAccess(ctx context.Context) {
 		case err != nil:
 			c.r.problem("acls", "The source cannot be asked for its ACLs: "+sentence(err), "Switch that off: --acls off.")
 		default:
-			c.r.step("the ACLs of the source can be read, %d of them", len(list))
+			c.planACLs(aclsOf(list))
 		}
 	}
 	if c.set.quotas != nil {
@@ -307,8 +312,37 @@ func (c *check) checkAccess(ctx context.Context) {
 		case err != nil:
 			c.r.problem("quotas", "The source cannot be asked for its quotas, which Apache Kafka tells from 2.6 on: "+sentence(err), "Switch that off: --quotas off.")
 		default:
-			c.r.step("the quotas of the source can be read, %d of them", len(list))
+			p := planQuotas(c.s.cfg.Image(), c.link.ID, c.set.quotas, list)
+			tellPlan(c.r, "quotas", len(list), &p)
 		}
+	}
+}
+
+// planACLs tells what following would change now, for the topics that are mirrored, or would be.
+func (c *check) planACLs(theirs []meta.ACL) {
+	state := aclStateOf(c.s.cfg.Image(), c.link.ID, theirs)
+	state.Mirrored = nil
+	for i := range c.r.Topics {
+		state.Mirrored = append(state.Mirrored, c.r.Topics[i].Source)
+	}
+	p := follow.ACLs(c.set.acls, state)
+	tellPlan(c.r, "ACLs", len(theirs), &p)
+}
+
+// mostSteps is how many steps of a plan a check lists.
+const mostSteps = 20
+
+func tellPlan[S fmt.Stringer](r *Report, what string, n int, p *follow.Plan[S]) {
+	r.step("the source tells of its %s, of which there are %d; to follow them now takes %s", what, n, countOf(len(p.Steps), "change"))
+	sentences := p.Sentences()
+	for _, text := range sentences[:min(len(sentences), mostSteps)] {
+		r.step("would %s", lowerFirst(text))
+	}
+	if more := len(sentences) - mostSteps; more > 0 {
+		r.step("and %s more", countOf(more, "change"))
+	}
+	for _, w := range p.Warnings {
+		r.Warnings = append(r.Warnings, Finding{About: strings.ToLower(what), Text: w})
 	}
 }
 

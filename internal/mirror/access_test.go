@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,7 +160,7 @@ func TestACLsFollowTheSource(t *testing.T) {
 		if s := r.task("acls"); s.State != mirror.TaskRunning || len(s.Notes) != 2 || !strings.Contains(s.Notes[0], "CREATE on cluster kafka-cluster from * is about the source itself") || !strings.Contains(s.Notes[1], "operation 16") {
 			r.Errorf("%+v", s)
 		}
-		all, few, asked := []meta.ACL{orders, group, role}, []meta.ACL{group, role}, 0
+		all, few, asked := []meta.ACL{orders, group, role}, []meta.ACL{group, role}, 0 // asked is guarded by the source's mutex
 		r.source.change(func() {
 			r.source.acls = func() []meta.ACL { // one of two brokers is behind
 				if asked++; asked%4 < 2 { // ACLs and roles
@@ -231,12 +232,13 @@ func TestACLsOfPeopleStay(t *testing.T) {
 // TestNothingMoreIsAllowed proves that no ACL that allows something is made while one that denies cannot be.
 func TestNothingMoreIsAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refuses := true
+		var refuses atomic.Bool
+		refuses.Store(true)
 		r := newRig(t, func(c *mirror.Config) {
 			c.IsController = func() bool { return true }
 			ask := c.ChangeLinks
 			c.ChangeLinks = func(ctx context.Context, q *controller.LinksChange) ([]*controller.Error, *controller.Error, error) {
-				if refuses && len(q.ACLs) > 0 && q.ACLs[0].ACL.Permission == meta.Deny {
+				if refuses.Load() && len(q.ACLs) > 0 && q.ACLs[0].ACL.Permission == meta.Deny {
 					return []*controller.Error{{Kind: controller.PolicyViolation, Message: "No room."}}, nil, nil
 				}
 				return ask(ctx, q)
@@ -247,7 +249,7 @@ func TestNothingMoreIsAllowed(t *testing.T) {
 		r.link(pairsOf("topics", "*", "acls", "on")...)
 		r.await("it is refused", func() bool { return strings.Contains(r.task("acls").Reason, "It is refused to add DENY User:a") })
 		r.awaitACLs()
-		refuses = false
+		refuses.Store(false)
 		r.awaitACLs("ALLOW User:a READ on topic orders from *", "DENY User:a WRITE on topic orders from *")
 	})
 }
@@ -290,7 +292,7 @@ func TestQuotasFollowTheSource(t *testing.T) {
 			r.Errorf("%d entities have quotas", n)
 		}
 		r.await("the task tells", func() bool { return r.task("quotas").State == mirror.TaskRunning })
-		if s := r.task("quotas"); len(s.Notes) != 2 || !strings.Contains(s.Notes[0], "1 quota of a kind that this version does not know") || !strings.Contains(s.Notes[1], "of each user is not followed") {
+		if s := r.task("quotas"); len(s.Notes) != 2 || !strings.Contains(s.Notes[1], "1 quota of a kind that this version does not know") || !strings.Contains(s.Notes[0], "of each user is not followed") {
 			r.Errorf("%q", s.Notes)
 		}
 		r.apply(meta.Append(nil, meta.QuotaSet{Entity: ofUser("x").Entity, Key: meta.ProducerByteRate, Value: 25}))
@@ -320,8 +322,13 @@ func TestQuotasFollowTheSource(t *testing.T) {
 // TestAccessSettingsAreChecked proves that wrong settings of ACLs and quotas are refused, that those without an effect are warned of, and that a check says which right is missing.
 func TestAccessSettingsAreChecked(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
-		{"acls", "yes", "neither on nor off"}, {"quotas", "true", "neither on nor off"}, {"acls.all.names", "on", "neither true nor false"}, {"quotas.defaults", "1", "neither true nor false"},
-		{"principals", "a*b", `principals: the pattern "a*b"`}, {"acls.groups.exclude", "re:(", "acls.groups: "}, {"principals.map", "a=b", "principals.map: "},
+		{"acls", "yes", "neither on nor off"},
+		{"quotas", "true", "neither on nor off"},
+		{"acls.all.names", "on", "neither true nor false"},
+		{"quotas.defaults", "1", "neither true nor false"},
+		{"principals", "a*b", `principals: the pattern "a*b"`},
+		{"acls.groups.exclude", "re:(", "acls.groups: "},
+		{"principals.map", "a=b", "principals.map: "},
 	} {
 		if _, err := mirror.ParseSettings(pairsOf("bootstrap.servers", "h:1", c.key, c.value), nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s=%s: %v", c.key, c.value, err)
@@ -347,6 +354,23 @@ func TestAccessSettingsAreChecked(t *testing.T) {
 			if !strings.Contains(problems, want) {
 				r.Errorf("no %q in %s", want, problems)
 			}
+		}
+		r.source.change(func() {
+			r.source.aclError, r.source.quotaError = 0, 0
+			r.source.quotas = map[meta.QuotaID]float64{{Entity: meta.QuotaEntity{User: meta.NamedQuota("a")}, Key: meta.ProducerByteRate}: 5}
+		})
+		r.setACLs(allows("User:a", meta.TopicResource, "orders"), allows("User:a", meta.TopicResource, "other"), allows("User:a", meta.GroupResource, "*"))
+		report := r.service.Check(r.Context(), &meta.Link{Name: "north", Settings: pairsOf("bootstrap.servers", "b1:9092", "topics", "*", "prefix", "x.", "acls", "on", "quotas", "on")}, nil)
+		steps := strings.Join(report.Steps, "\n")
+		for _, want := range []string{
+			"its ACLs, of which there are 3; to follow them now takes 1 change\nwould add ALLOW User:a READ on topic x.orders from *\n", "its quotas, of which there are 1; to follow them now takes 1 change\nwould set producer_byte_rate of user a to 5",
+		} {
+			if !strings.Contains(steps, want) {
+				r.Errorf("no %q in %s", want, steps)
+			}
+		}
+		if w := report.Warnings[len(report.Warnings)-1]; w.About != "acls" || !strings.Contains(w.Text, "group *") || r.image.Load().ACLs().Len() > 0 {
+			r.Errorf("%+v", report.Warnings)
 		}
 		if problems, warnings := check("acls.groups", "a", "principals", "User:a"); problems != "" || strings.Count(warnings, "has no effect") != 2 {
 			r.Errorf("%s%s", problems, warnings)
@@ -385,5 +409,21 @@ func TestDifferencesAreTold(t *testing.T) {
 		}
 		r.source.change(func() { r.source.denies[32] = true })
 		r.await("they cannot be read", func() bool { return strings.Contains(r.task("configs").Reason, "cannot be read") })
+	})
+}
+
+// TestACLsComeWithTheirTopics proves that the ACLs of a topic that is new are here as soon as its mirror, and not only with the next comparison.
+func TestACLsComeWithTheirTopics(t *testing.T) {
+	withTasks(t, func(r *rig) {
+		r.source.create("orders", 1, 1)
+		r.setACLs(allows("User:a", meta.TopicResource, "orders"), allows("User:a", meta.TopicResource, "web"))
+		r.link(pairsOf("topics", "*", "acls", "on")...)
+		r.await("the first is here", func() bool { return len(r.aclsHere()) == 1 })
+		began := time.Now()
+		r.source.create("web", 1, 2)
+		r.await("the second is here", func() bool { return len(r.aclsHere()) == 2 })
+		if took := time.Since(began); took > 10*time.Second { // by the clock of the bubble, which waits for nobody
+			r.Errorf("it has taken %v", took)
+		}
 	})
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -130,8 +131,23 @@ func (s *site) awaitAccess(what string, acls []string, quotas map[string]float64
 	})
 }
 
+// awaitAudited waits until the audit log has events of these types, of what the link has done.
+func (s *site) awaitAudited(types ...audit.Type) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprint("the audit log has ", types, " of the link"), func() bool {
+		done := map[audit.Type]bool{}
+		for _, line := range readAuditTopic(s.t, s.client()) {
+			if l, err := audit.ParseLine(line); err == nil && bytes.Contains(line, []byte(`"link":"north"`)) {
+				done[l.Type] = true
+			}
+		}
+		return !slices.ContainsFunc(types, func(one audit.Type) bool { return !done[one] })
+	})
+}
+
 // checkAccess proves, with a source that has ACLs and quotas and the topic orders, that a link follows them by the names that there are here, and over restarts never takes or gives back what people have decided here in between.
 func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
+	t.Helper()
 	const in, out = "producer_byte_rate", "consumer_byte_rate"
 	app, group := allowance("User:app", meta.Read, meta.TopicResource, "orders"), allowance("User:app", meta.Read, meta.GroupResource, "g")
 	etl := allowance("User:etl", meta.Write, meta.TopicResource, "orders")
@@ -161,6 +177,8 @@ func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
 		return false
 	})
 
+	here.awaitAudited(audit.ACLCreated, audit.QuotaChanged) // before the node stops, which may be before it has made the topic of the audit log
+
 	hereApp, hereETL := app, etl
 	hereApp.Principal, hereApp.Name, hereETL.Name = "User:north-app", "north.orders", "north.orders"
 	deleteACLs(t, here.client(), hereETL)
@@ -183,15 +201,7 @@ func checkAccess(t *testing.T, ports []string, there *kgo.Client, nodes int) {
 	here.compareNow()
 	here.awaitAccess("what was denied is not", []string{mine, ofApp, late}, map[string]float64{"north-app/ " + in: 1_000_000})
 
-	eventually(t, "the audit log has what the link has done", func() bool {
-		done := map[audit.Type]bool{}
-		for _, line := range readAuditTopic(t, here.client()) {
-			if l, err := audit.ParseLine(line); err == nil && bytes.Contains(line, []byte(`"link":"north"`)) {
-				done[l.Type] = true
-			}
-		}
-		return done[audit.ACLCreated] && done[audit.ACLDeleted] && done[audit.QuotaChanged]
-	})
+	here.awaitAudited(audit.ACLDeleted)
 
 	here.linkVerb(cluster.LinkPause)
 	if _, err := kadm.NewClient(here.client()).DeleteTopic(deadline(t), "north.orders"); err != nil {

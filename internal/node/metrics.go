@@ -166,9 +166,6 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	g.collectLinks(g.n.linking.service.Load(), out)
 	g.collectCompaction(storage.CompactionStats(g.n.store), out)
 	out <- prometheus.MustNewConstMetric(g.clockAhead, now, time.Duration(g.n.clocks.ahead.Load()).Seconds())
-	free, total := g.n.store.DiskSpace()
-	value(g.diskFree, now, free)
-	value(g.diskTotal, now, total)
 }
 
 // collectProducers sends the metrics of idempotent producers.
@@ -195,4 +192,7 @@ func (g *metricsCollector) collectFaults(value func(d *prometheus.Desc, kind pro
 	value(g.journalDamaged, prometheus.GaugeValue, oneIf(g.n.store.Damage() != nil))
 	value(g.strays, prometheus.GaugeValue, int64(g.n.store.Strays()))
 	value(g.diskFull, prometheus.GaugeValue, oneIf(g.n.store.IsFull()))
+	free, total := g.n.store.DiskSpace()
+	value(g.diskFree, prometheus.GaugeValue, free)
+	value(g.diskTotal, prometheus.GaugeValue, total)
 }

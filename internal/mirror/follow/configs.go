@@ -133,34 +133,7 @@ func Configs(topic string, o *Owned, source, here map[string]Value, made map[str
 	for _, key := range slices.Sorted(maps.Keys(source)) {
 		theirs, ours := source[key], here[key]
 		def := config.Find(config.Topic, key)
-		switch {
-		case def == nil:
-			if theirs.IsSet {
-				p.differ(topic, key, theirs, ours, "there is no such config here")
-			}
-			if theirs.IsSet && o.Has(key) {
-				p.warn("Topic %s has %s=%s at the source, a config that there is not here.", topic, key, theirs.Text)
-			}
-			continue
-		case !o.Has(key):
-			if (theirs.IsSet || ours.IsSet) && !isSameValue(def, theirs.Text, ours.Text) {
-				p.differ(topic, key, theirs, ours, whyNotOwned(key))
-			}
-			if theirs.IsSet && !hasName(neverOwned, key) && !isSameValue(def, theirs.Text, ours.Text) {
-				p.warn("Topic %s has %s=%s at the source and %s here: the link does not own it.", topic, key, theirs.Text, ours.Text)
-			}
-			continue
-		}
-		if err := config.Validate(config.Topic, key, theirs.Text); err != nil {
-			p.warn("Topic %s has %s=%s at the source, which is not possible here: %v.", topic, key, theirs.Text, err)
-			p.differ(topic, key, theirs, ours, fmt.Sprintf("it is not possible here: %v", err))
-			continue
-		}
-		switch {
-		case isSameValue(def, theirs.Text, ours.Text):
-			continue
-		case key == atLeast && isLess(theirs.Text, ours.Text):
-			p.differ(topic, key, theirs, ours, "it may be larger here")
+		if !p.isDue(topic, key, o, def, theirs, ours) {
 			continue
 		}
 		if was, ok := made[key]; ok && (!ours.IsSet || !isSameValue(def, was, ours.Text)) {
@@ -185,6 +158,39 @@ func whyNotOwned(key string) string {
 		return "it is a matter of the cluster that has the replicas"
 	}
 	return "the link does not own it"
+}
+
+// isDue tells whether a config is to be set as at the source, or else what is to be known of it.
+func (p *ConfigPlan) isDue(topic, key string, o *Owned, def *config.Def, theirs, ours Value) bool {
+	if def == nil {
+		if theirs.IsSet {
+			p.differ(topic, key, theirs, ours, "there is no such config here")
+		}
+		if theirs.IsSet && o.Has(key) {
+			p.warn("Topic %s has %s=%s at the source, a config that there is not here.", topic, key, theirs.Text)
+		}
+		return false
+	}
+	isSame := isSameValue(def, theirs.Text, ours.Text)
+	if !o.Has(key) {
+		if (theirs.IsSet || ours.IsSet) && !isSame {
+			p.differ(topic, key, theirs, ours, whyNotOwned(key))
+		}
+		if theirs.IsSet && !hasName(neverOwned, key) && !isSame {
+			p.warn("Topic %s has %s=%s at the source and %s here: the link does not own it.", topic, key, theirs.Text, ours.Text)
+		}
+		return false
+	}
+	if err := config.Validate(config.Topic, key, theirs.Text); err != nil {
+		p.warn("Topic %s has %s=%s at the source, which is not possible here: %v.", topic, key, theirs.Text, err)
+		p.differ(topic, key, theirs, ours, fmt.Sprintf("it is not possible here: %v", err))
+		return false
+	}
+	if !isSame && key == atLeast && isLess(theirs.Text, ours.Text) {
+		p.differ(topic, key, theirs, ours, "it may be larger here")
+		return false
+	}
+	return !isSame
 }
 
 // leaveOutConflict leaves out what would be refused here with what stays: the link may own one of two configs only.
