@@ -161,7 +161,7 @@ func (p *partition) holding() (h progress.Holding, of *claimedPartition, ok bool
 		return h, nil, false
 	}
 	tx := p.s.cfg.Transactions(p.id)
-	high, end, isLast, err := tx.Ends(o.epoch)
+	ends, err := tx.Ends(o.epoch)
 	if err != nil {
 		return h, nil, false
 	}
@@ -171,15 +171,15 @@ func (p *partition) holding() (h progress.Holding, of *claimedPartition, ok bool
 	}
 	h.Partition = progress.Partition{Topic: o.topic, Number: p.id.Number}
 	h.AsOf, _ = p.machine.HeldAt(0)
-	m.note(h.AsOf, high, end)
+	m.note(h.AsOf, &ends)
 	h.AsOf = m.held.asOf
 	for _, one := range open {
 		_, by := p.machine.HeldAt(one.First)
 		h.Open = append(h.Open, progress.Open{Producer: one.Producer, Epoch: one.Epoch, First: one.First, MirroredBy: by})
 	}
 	h.Committed = slices.Collect(maps.Values(m.committed))
-	of = &claimedPartition{partitionName: partitionName{o.topic, p.id.Number}, LeaderEpoch: int32(o.epoch), End: int64(end)}
-	if of.IsReady = isLast && high >= end && o.mirror.IsEndOfSource() && !o.mirror.IsDecided; of.IsReady {
+	of = &claimedPartition{partitionName: partitionName{o.topic, p.id.Number}, LeaderEpoch: int32(o.epoch), End: int64(ends.End)}
+	if of.IsReady = ends.IsLast && ends.isCommitted() && o.mirror.IsEndOfSource() && !o.mirror.IsDecided; of.IsReady {
 		p.s.noteEnded(p.id, ended{o.of.Link, int32(o.epoch), h})
 	}
 	return h, of, true

@@ -41,15 +41,15 @@ func (x memTransactions) open() (list []mirror.OpenTransaction) {
 	return list
 }
 
-func (x memTransactions) Ends(e record.Epoch) (high, end record.Offset, isLast bool, err error) {
+func (x memTransactions) Ends(e record.Epoch) (mirror.LogEnds, error) {
 	x.l.mu.Lock()
 	defer x.l.mu.Unlock()
 	t := x.l.r.image.Load().TopicByID(x.l.id.Topic)
 	if t == nil {
-		return 0, 0, false, mirror.ErrNotLeader
+		return mirror.LogEnds{}, mirror.ErrNotLeader
 	}
 	p := &t.Partitions[x.l.id.Number]
-	return x.l.end - x.l.lacks, x.l.end, p.Leader == 1 && record.Epoch(p.LeaderEpoch) == e && p.Mirror.IsEndOfSource(), nil
+	return mirror.LogEnds{HighWatermark: x.l.end - x.l.lacks, End: x.l.end, IsLast: p.Leader == 1 && record.Epoch(p.LeaderEpoch) == e && p.Mirror.IsEndOfSource()}, nil
 }
 
 // End appends markers, if the metadata say so in this epoch.
