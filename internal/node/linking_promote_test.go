@@ -1,9 +1,13 @@
 package node
 
 import (
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/meta"
@@ -98,6 +102,96 @@ func TestPromotionsAreChecked(t *testing.T) {
 	}
 	if _, refused, err := here.any().linking.ServeLink(t.Context(), &cluster.LinkRequest{Verb: cluster.LinkFailover, Name: "north", Topics: []string{"other"}}); err != nil || refused == nil {
 		t.Error("a topic that does not mirror", refused, err)
+	}
+}
+
+// describe tells how the partitions of a topic do.
+func (s *site) describe(topic string) []cluster.PartitionStatus {
+	s.t.Helper()
+	n := s.any()
+	list, _, err := cluster.DescribeMirrors(s.t.Context(), n.peers.commands, n.image.Load().Links().FindName("north"), []string{topic})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return list
+}
+
+// TestFailoverTellsWhatIsLost proves that after a failover from a source that was killed while mirrors were behind, it is told exactly where each of them ended and how far the source had got, that clients read what was there
+// and write behind it; that a partition whose leader is gone, too, is said to have lost nobody knows what; and that a transaction of which nobody knows how it ended is listed.
+func TestFailoverTellsWhatIsLost(t *testing.T) {
+	const partitions, records, size = 4, 30, 100_000
+	there, here := newSite(t, 1), newSite(t, 2)
+	there.create("t", 1, nil)
+	there.create("orders", partitions, nil)
+	here.link(there, map[string]string{"throttle.bytes.per.second": "1000000"})
+	newWireProducer(t, there.any(), "open", true).write(0, 0, "open")
+	here.awaitMirrored(there, "t")
+	here.awaitMirrored(there, "orders")
+	in := func(p int) *meta.Partition { return &here.any().image.Load().Topic("orders").Partitions[p] }
+	eventually(t, "all replicas are in sync", func() bool {
+		return !slices.ContainsFunc(here.any().image.Load().Topic("orders").Partitions, func(p meta.Partition) bool { return len(p.ISR) < 2 })
+	})
+	random := rand.NewChaCha8([32]byte{1})
+	cl := there.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(900_000))
+	for n := range partitions * records {
+		value := make([]byte, size)
+		_, _ = random.Read(value)
+		cl.Produce(deadline(t), &kgo.Record{Topic: "orders", Partition: int32(n % partitions), Value: value}, func(_ *kgo.Record, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := cl.Flush(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all know how far the source has got", func() bool {
+		return !slices.ContainsFunc(here.describe("orders"), func(p cluster.PartitionStatus) bool { return p.SourceEnd != records })
+	})
+	here.ask(cluster.LinkRequest{Verb: cluster.LinkPause}) // else a slow test would see all of it here
+	there.stop(0)
+	self := here.nodes[0].id.nodeID
+	var stays [partitions]bool
+	for p := range partitions {
+		stays[p] = in(p).Leader == self
+	}
+	here.stop(1)
+	eventually(t, "the other node leads all", func() bool {
+		return !slices.ContainsFunc(here.describe("orders"), func(p cluster.PartitionStatus) bool { return p.Node != self || p.End < 0 })
+	})
+	var ends [partitions]int64
+	for p, s := range here.describe("orders") {
+		if ends[p] = s.End; s.End >= records {
+			t.Fatalf("nothing is missing: %+v", s)
+		}
+	}
+	if a := here.ask(cluster.LinkRequest{Verb: cluster.LinkFailover}); !a.Changed || len(a.Problems) > 0 {
+		t.Fatalf("%+v", a)
+	}
+	here.awaitPromoted("orders")
+	here.awaitPromoted("t")
+	for p, s := range here.describe("orders") {
+		r := s.Parting
+		if r == nil || r.End != ends[p] || r.Start != ends[p] {
+			t.Fatalf("partition %d ended at %d: %+v", p, ends[p], r)
+		}
+		isKnown := r.SourceEnd == records && r.Records == records-ends[p] && !r.Contact.IsZero() && !r.AsOf.IsZero() && !r.AsOf.After(r.Contact) && r.State == "MIRRORING" &&
+			(r.Bytes > r.Records*size/2 && r.Bytes < r.Records*size*2 || r.Bytes == -1 && ends[p] == 0)
+		isUnknown := r.SourceEnd == -1 && r.Records == -1 && r.Bytes == -1 && r.Contact.IsZero() && r.AsOf.IsZero()
+		if stays[p] && !isKnown || !stays[p] && !isUnknown || r.Begun.IsZero() {
+			t.Errorf("partition %d ended at %d, and its leader has stayed is %v: %+v", p, ends[p], stays[p], r)
+		}
+		after := &kgo.Record{Topic: "orders", Partition: int32(p), Value: []byte("after")}
+		if err := here.client(kgo.RecordPartitioner(kgo.ManualPartitioner())).ProduceSync(deadline(t), after).FirstErr(); err != nil || after.Offset != ends[p] {
+			t.Errorf("partition %d ended at %d, and the next record is at %d: %v", p, ends[p], after.Offset, err)
+		}
+	}
+	if !slices.Contains(stays[:], true) || !slices.Contains(stays[:], false) {
+		t.Errorf("who has led: %v", stays)
+	}
+	open := here.describe("t")[0].Parting
+	if want := []cluster.PartedTransaction{{Producer: open.Transactions[0].Producer, Outcome: "ABORTED_UNDECIDED"}}; !slices.Equal(open.Transactions, want) {
+		t.Errorf("%+v", open.Transactions)
 	}
 }
 
