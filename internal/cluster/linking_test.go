@@ -39,7 +39,7 @@ func (r *linkRig) ListMirrors(link meta.UUID) []PartitionStatus {
 	return r.list(link)
 }
 
-func (r *linkRig) AnswerClaims(question json.RawMessage) (json.RawMessage, error) {
+func (*linkRig) AnswerClaims(question json.RawMessage) (json.RawMessage, error) {
 	if string(question) == `"bad"` {
 		return nil, errors.New("a bad question")
 	}

@@ -523,7 +523,7 @@ func (r *reader) readPartitionMirror() (m PartitionMirror) {
 		if n := r.readCountUpTo(MaxDecisions); n > 0 {
 			m.Decisions = make([]MirrorDecision, n)
 			for i := range m.Decisions {
-				r.readElement(func(r *reader) { m.Decisions[i] = r.readDecision() })
+				r.readElement(func(r *reader) { m.Decisions[i] = readDecision(r) })
 			}
 		}
 	}
@@ -538,7 +538,7 @@ func (r *reader) readPartitionMirror() (m PartitionMirror) {
 	return m
 }
 
-func (r *reader) readDecision() MirrorDecision {
+func readDecision(r *reader) MirrorDecision {
 	return MirrorDecision{
 		Producer: r.readInt64(), Epoch: r.readInt16(), MarkerEpoch: r.readInt16(), First: r.readInt64(), Commit: r.readBool(), Outcome: uint8(min(r.readUvarint(), math.MaxUint8)),
 	}

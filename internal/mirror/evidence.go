@@ -12,7 +12,7 @@ import (
 
 const (
 	// mostEvidence is how many bytes, about, are kept of the transactions of a source. Beyond that the transactional ids are forgotten that were not used for the longest time.
-	mostEvidence = 32 << 20
+	mostEvidence = 16 << 20
 	// mostDecisions is how many decisions are kept of a transactional id: the last ones. A mirror that is further behind lacks records of them in any case.
 	mostDecisions = 32
 	// mostCited is to how many partitions a transaction may have written of which anything is kept.

@@ -109,7 +109,7 @@ func (r *reading) Append(_ record.Epoch, batches []byte) error {
 }
 
 // OnCommit is as Log has it: nothing is written.
-func (r *reading) OnCommit(done func()) { done() }
+func (*reading) OnCommit(done func()) { done() }
 
 // Trim is as Log has it.
 func (r *reading) Trim(_ record.Epoch, to record.Offset) error {

@@ -261,9 +261,6 @@ func (p *partition) appendPiece(a *progress.Action) error {
 	if err != nil {
 		return err
 	}
-	if o := p.newest.Load(); o != nil && o.mirror.IsEndOfSource() {
-		return ErrNotMirroring
-	}
 	p.appended = p.reading == nil // also if it fails: it may have appended some
 	if err := p.log.Append(a.Local, raw); err != nil {
 		return err

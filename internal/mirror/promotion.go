@@ -93,23 +93,23 @@ func (p *partition) noteHeld() {
 	if p.at == nil {
 		return
 	}
-	high, end, _, err := p.s.cfg.Transactions(p.id).Ends(p.at.epoch)
+	ends, err := p.s.cfg.Transactions(p.id).Ends(p.at.epoch)
 	if err != nil {
 		return
 	}
 	asOf, _ := p.machine.HeldAt(0)
-	p.promotion.note(asOf, high, end)
+	p.promotion.note(asOf, &ends)
 }
 
-func (m *promotion) note(asOf time.Duration, high, end record.Offset) {
-	if m.next.asOf != progress.Never && high >= m.next.end {
+func (m *promotion) note(asOf time.Duration, ends *LogEnds) {
+	if m.next.asOf != progress.Never && ends.HighWatermark >= m.next.end {
 		m.held, m.next = m.next, heldUpTo{progress.Never, 0}
 	}
 	switch {
-	case high >= end:
-		m.held = heldUpTo{asOf, end}
+	case ends.isCommitted():
+		m.held = heldUpTo{asOf, ends.End}
 	case m.next.asOf == progress.Never:
-		m.next = heldUpTo{asOf, end}
+		m.next = heldUpTo{asOf, ends.End}
 	}
 }
 
@@ -150,13 +150,14 @@ func (p *partition) endTransactions(o *order) error {
 	if err != nil {
 		return err
 	}
-	_, end, isLast, err := tx.Ends(o.epoch)
+	ends, err := tx.Ends(o.epoch)
 	switch {
 	case err != nil:
 		return err
-	case !isLast:
+	case !ends.IsLast:
 		return errNotPromoting
 	}
+	end := ends.End
 	if len(open) > 0 {
 		if end, err = tx.End(o.epoch, endingsOf(o.mirror, open)); err != nil {
 			return err

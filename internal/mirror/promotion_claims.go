@@ -15,7 +15,7 @@ import (
 
 // These travel between nodes as JSON: see Config.AskNode. A node may not know all fields that another version has.
 
-// claimsBytes is how many bytes an answer has, about, before the rest is asked for; mostly it is much less than what one request between nodes may have. Claims of one partition that have no room are sent as undecided.
+// claimsBytes is how many bytes an answer has, about: less than what one request between nodes may have. The partitions that do not fit are asked for again. Claims of one partition that alone do not fit are sent as undecided.
 const claimsBytes = 500 << 10
 
 // These are what a partition, a claim, a list of cited partitions and each of these take in JSON, about.
@@ -121,7 +121,7 @@ func (l *link) claim(q *claimsQuestion) claimsAnswer {
 		if q.After != nil && name.compare(*q.After) <= 0 {
 			continue
 		}
-		if w.bytes >= claimsBytes {
+		if len(w.a.Partitions) > 0 && w.bytes+w.size(name, claims[name]) > claimsBytes {
 			w.a.IsMore = true
 			break
 		}
@@ -161,7 +161,7 @@ func (p *partition) holding() (h progress.Holding, of *claimedPartition, ok bool
 		return h, nil, false
 	}
 	tx := p.s.cfg.Transactions(p.id)
-	high, end, isLast, err := tx.Ends(o.epoch)
+	ends, err := tx.Ends(o.epoch)
 	if err != nil {
 		return h, nil, false
 	}
@@ -171,15 +171,15 @@ func (p *partition) holding() (h progress.Holding, of *claimedPartition, ok bool
 	}
 	h.Partition = progress.Partition{Topic: o.topic, Number: p.id.Number}
 	h.AsOf, _ = p.machine.HeldAt(0)
-	m.note(h.AsOf, high, end)
+	m.note(h.AsOf, &ends)
 	h.AsOf = m.held.asOf
 	for _, one := range open {
 		_, by := p.machine.HeldAt(one.First)
 		h.Open = append(h.Open, progress.Open{Producer: one.Producer, Epoch: one.Epoch, First: one.First, MirroredBy: by})
 	}
 	h.Committed = slices.Collect(maps.Values(m.committed))
-	of = &claimedPartition{partitionName: partitionName{o.topic, p.id.Number}, LeaderEpoch: int32(o.epoch), End: int64(end)}
-	if of.IsReady = isLast && high >= end && o.mirror.IsEndOfSource() && !o.mirror.IsDecided; of.IsReady {
+	of = &claimedPartition{partitionName: partitionName{o.topic, p.id.Number}, LeaderEpoch: int32(o.epoch), End: int64(ends.End)}
+	if of.IsReady = ends.IsLast && ends.isCommitted() && o.mirror.IsEndOfSource() && !o.mirror.IsDecided; of.IsReady {
 		p.s.noteEnded(p.id, ended{o.of.Link, int32(o.epoch), h})
 	}
 	return h, of, true
@@ -203,6 +203,31 @@ type claimsWriter struct {
 type citedBy struct {
 	producer, at int64
 	epoch        int16
+}
+
+func citedByOf(c *progress.Claim) citedBy { return citedBy{c.Producer, c.At, c.MarkerEpoch} }
+
+// size is how many bytes a partition takes with its claims, about.
+func (w *claimsWriter) size(name partitionName, claims []progress.Claim) int {
+	n, cited := partitionJSON+len(name.Topic)+claimJSON*len(claims), map[citedBy]bool{}
+	for i := range claims {
+		by := citedByOf(&claims[i])
+		if w.cited[by] == 0 && !cited[by] {
+			cited[by] = true
+			n += citedBytes(claims[i].Partitions)
+		}
+	}
+	return n
+}
+
+// citedBytes is how many bytes a list of cited partitions takes, about.
+func citedBytes(list []progress.Partition) (n int) {
+	for i, p := range list {
+		if n += numberJSON; i == 0 || list[i-1].Topic != p.Topic {
+			n += citedJSON + len(p.Topic)
+		}
+	}
+	return n
 }
 
 // add adds a partition with its claims. What has no room is undecided, or left out if nothing of it is open: the others then take it that records of it may be missing.
@@ -233,7 +258,7 @@ func (w *claimsWriter) cite(c *progress.Claim) int {
 	if len(c.Partitions) == 0 {
 		return 0
 	}
-	by := citedBy{c.Producer, c.At, c.MarkerEpoch}
+	by := citedByOf(c)
 	if n := w.cited[by]; n > 0 {
 		return n
 	}
@@ -241,11 +266,10 @@ func (w *claimsWriter) cite(c *progress.Claim) int {
 	for _, p := range c.Partitions {
 		if n := len(list); n == 0 || list[n-1].Topic != p.Topic {
 			list = append(list, citedTopic{Topic: p.Topic})
-			w.bytes += citedJSON + len(p.Topic)
 		}
 		list[len(list)-1].Numbers = append(list[len(list)-1].Numbers, p.Number)
-		w.bytes += numberJSON
 	}
+	w.bytes += citedBytes(c.Partitions)
 	w.a.Cited = append(w.a.Cited, list)
 	w.cited[by] = len(w.a.Cited)
 	return w.cited[by]

@@ -285,6 +285,6 @@ func (r *promoter) tell(img *meta.Image, p *controller.MirrorPartition) {
 	}
 	if t := img.TopicByID(p.Topic); t != nil && len(count) > 0 {
 		r.l.s.cfg.Logger.Warn("a partition was promoted with transactions that may not end as at the source", "topic", t.Name, "partition", p.Number,
-			"abortedUndecided", count[progress.AbortUndecided], "abortedLacking", count[progress.AbortLacking], "torn", count[progress.Torn], "committedByMarker", count[progress.CommitByMarker])
+			"aborted_undecided", count[progress.AbortUndecided], "aborted_lacking", count[progress.AbortLacking], "torn", count[progress.Torn], "committed_by_marker", count[progress.CommitByMarker])
 	}
 }

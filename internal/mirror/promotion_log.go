@@ -9,13 +9,22 @@ import (
 type Transactions interface {
 	// Open lists the transactions that are open in the log, in the order of their first offsets.
 	Open() ([]OpenTransaction, error)
-	// Ends are the high watermark, and the end of the log. isLast tells that nothing of the source comes into the log any more, and that this node leads it in an epoch.
-	Ends(epoch record.Epoch) (high, end record.Offset, isLast bool, err error)
+	// Ends are those of the log, which this node leads in an epoch.
+	Ends(epoch record.Epoch) (LogEnds, error)
 	// End ends open transactions by markers in a leader epoch in which it is decided how they end, and returns the end of the log. The markers are committed by Config.Commit.
 	End(epoch record.Epoch, list []Ending) (end record.Offset, err error)
 	// AwaitCommit calls a function once all below an offset is committed, or cannot be any more in that leader epoch. It does not wait, and may call it at once.
 	AwaitCommit(epoch record.Epoch, end record.Offset, done func(err error))
 }
+
+// LogEnds are the ends of a log.
+type LogEnds struct {
+	HighWatermark, End record.Offset
+	IsLast             bool // nothing of the source comes into the log any more, in the epoch in question
+}
+
+// isCommitted tells whether all of the log is committed.
+func (e *LogEnds) isCommitted() bool { return e.HighWatermark >= e.End }
 
 // OpenTransaction is a transaction that is open in a log.
 type OpenTransaction = replica.OpenTransaction
@@ -37,18 +46,18 @@ func (r *ReplicaTransactions) Open() ([]OpenTransaction, error) {
 }
 
 // Ends is as Transactions has it.
-func (r *ReplicaTransactions) Ends(epoch record.Epoch) (high, end record.Offset, isLast bool, err error) {
+func (r *ReplicaTransactions) Ends(epoch record.Epoch) (LogEnds, error) {
 	end, isCommitted, err := replica.EndOfSource(r.p, epoch)
 	switch {
 	case err == nil && isCommitted:
-		return end, end, true, nil
+		return LogEnds{end, end, true}, nil
 	case err == nil:
-		return r.p.HighWatermark(), end, true, nil
+		return LogEnds{min(r.p.HighWatermark(), end-1), end, true}, nil
 	}
 	if end, err = r.p.End(); err != nil {
-		return 0, 0, false, err
+		return LogEnds{}, err
 	}
-	return r.p.HighWatermark(), end, false, nil
+	return LogEnds{r.p.HighWatermark(), end, false}, nil
 }
 
 // End is as Transactions has it.
@@ -68,8 +77,8 @@ type NoTransactions struct{}
 func (NoTransactions) Open() ([]OpenTransaction, error) { return nil, ErrNotLeader }
 
 // Ends is as Transactions has it.
-func (NoTransactions) Ends(record.Epoch) (high, end record.Offset, isLast bool, err error) {
-	return 0, 0, false, ErrNotLeader
+func (NoTransactions) Ends(record.Epoch) (LogEnds, error) {
+	return LogEnds{}, ErrNotLeader
 }
 
 // End is as Transactions has it.

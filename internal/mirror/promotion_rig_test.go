@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -40,15 +41,15 @@ func (x memTransactions) open() (list []mirror.OpenTransaction) {
 	return list
 }
 
-func (x memTransactions) Ends(e record.Epoch) (high, end record.Offset, isLast bool, err error) {
+func (x memTransactions) Ends(e record.Epoch) (mirror.LogEnds, error) {
 	x.l.mu.Lock()
 	defer x.l.mu.Unlock()
 	t := x.l.r.image.Load().TopicByID(x.l.id.Topic)
 	if t == nil {
-		return 0, 0, false, mirror.ErrNotLeader
+		return mirror.LogEnds{}, mirror.ErrNotLeader
 	}
 	p := &t.Partitions[x.l.id.Number]
-	return x.l.end - x.l.lacks, x.l.end, p.Leader == 1 && record.Epoch(p.LeaderEpoch) == e && p.Mirror.IsEndOfSource(), nil
+	return mirror.LogEnds{HighWatermark: x.l.end - x.l.lacks, End: x.l.end, IsLast: p.Leader == 1 && record.Epoch(p.LeaderEpoch) == e && p.Mirror.IsEndOfSource()}, nil
 }
 
 // End appends markers, if the metadata say so in this epoch.
@@ -107,6 +108,12 @@ type promotionRig struct {
 // inPromotion runs a test with a mirror t of two partitions, which are led by the brokers 1 and 2 of the source; its coordinators' log is with broker 1, if there is one.
 func inPromotion(t *testing.T, hasLog bool, test func(r *promotionRig)) {
 	t.Helper()
+	inPromotionOf(t, 2, hasLog, test)
+}
+
+// inPromotionOf is inPromotion with another number of partitions.
+func inPromotionOf(t *testing.T, partitions int, hasLog bool, test func(r *promotionRig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &promotionRig{}
 		r.rig = newRig(t, func(c *mirror.Config) {
@@ -119,7 +126,7 @@ func inPromotion(t *testing.T, hasLog bool, test func(r *promotionRig)) {
 				return alone(ctx, node, question)
 			}
 		})
-		r.source.create("t", 2, 1)
+		r.source.create("t", partitions, 1)
 		if hasLog {
 			r.source.create("__transaction_state", 1, 9)
 		}
@@ -177,14 +184,19 @@ const (
 // coordinate has the coordinator of producer 7 write a state of its transaction, with a clock that is years behind. With version 2 each transaction has an epoch of its own.
 func (c *fakeCluster) coordinate(state kmsg.TransactionState, epoch, version int16, partitions ...int32) {
 	c.t.Helper()
+	c.coordinateOf(7, state, epoch, version, partitions...)
+}
+
+func (c *fakeCluster) coordinateOf(producer int64, state kmsg.TransactionState, epoch, version int16, partitions ...int32) {
+	c.t.Helper()
 	c.add("__transaction_state", 0, func(bu *record.Builder) (record.Batch, error) {
 		v := kmsg.NewTxnMetadataValue()
 		v.Version = min(version, 1)
-		v.ProducerID, v.ProducerEpoch, v.State, v.ClientTransactionVersion, v.StartTimestamp, v.LastUpdateTimestamp = 7, epoch, state, version, 1, 1
+		v.ProducerID, v.ProducerEpoch, v.State, v.ClientTransactionVersion, v.StartTimestamp, v.LastUpdateTimestamp = producer, epoch, state, version, 1, 1
 		if len(partitions) > 0 {
 			v.Topics = []kmsg.TxnMetadataValueTopic{{Topic: "t", Partitions: partitions}, {Topic: "elsewhere", Partitions: []int32{0}}}
 		}
-		bu.Append(1, (&kmsg.TxnMetadataKey{TransactionalID: "id"}).AppendTo(nil), v.AppendTo(nil))
+		bu.Append(1, (&kmsg.TxnMetadataKey{TransactionalID: fmt.Sprint("id", producer)}).AppendTo(nil), v.AppendTo(nil))
 		return bu.Build()
 	})
 }

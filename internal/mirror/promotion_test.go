@@ -2,13 +2,20 @@ package mirror_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/progress"
+	"github.com/leatstream/leat/internal/record"
 )
 
 // TestTransactionsAreResolved proves how a promotion ends transactions after the source is gone, by what was read of its coordinators' log and of markers before: the counterexamples by which a simpler rule would lose
@@ -279,5 +286,131 @@ func TestUncommittedRecordsProveNothing(t *testing.T) {
 		}
 		r.log("t", 0).set(func(l *memLog) { l.lacks = 0 })
 		r.awaitPromoted([]mirrorEnd{{7, 5, true}}, nil)
+	})
+	inPromotion(t, true, func(r *promotionRig) { // nor is it taken for complete where others ask
+		r.log("t", 1).set(func(l *memLog) { l.lacks = 1 })
+		r.source.write(0, 7, 4)
+		r.source.write(1, 7, 4)
+		r.source.coordinate(txnCommit, 5, 2, 0, 1)
+		r.settle()
+		r.promote()
+		r.await("the other one is promoted", func() bool { return r.stateOf(0).State == meta.PartitionPromoted })
+		if got := r.outcome(0); got != int(progress.AbortLacking) {
+			t.Errorf("%d, %+v", got, r.stateOf(0))
+		}
+		r.log("t", 1).set(func(l *memLog) { l.lacks = 0 })
+		r.awaitPromoted([]mirrorEnd{{7, 5, false}}, []mirrorEnd{{7, 5, false}})
+	})
+}
+
+// TestNodesDecideTogether proves that the claims of nodes are put together, and that what an earlier leader goes on to claim does not count beside what the present one does.
+func TestNodesDecideTogether(t *testing.T) {
+	for name, c := range map[string]struct {
+		verdict progress.Verdict // of node 2, for partition 1
+		commit  bool
+	}{
+		"both have all": {progress.Complete, true},
+		"one lacks":     {progress.Lacking, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inPromotion(t, true, func(r *promotionRig) {
+				r.source.write(0, 7, 4)
+				r.source.write(1, 7, 4)
+				r.source.coordinate(txnCommit, 5, 2, 0, 1)
+				r.settle()
+				r.lead("t", 1, 2)
+				claim := func(number, epoch int32, v progress.Verdict, cited int) string {
+					return fmt.Sprintf(`{"topic":"t","number":%d,"leaderEpoch":%d,"isReady":true,"end":1,"claims":[{"producer":7,"epoch":4,"markerEpoch":5,"first":0,"verdict":%d,"cited":%d}]}`, number, epoch, v, cited)
+				}
+				began := time.Now()
+				r.other = func(context.Context, json.RawMessage) (json.RawMessage, error) {
+					time.Sleep(50 * time.Millisecond) // so that it is the last one
+					switch since := time.Since(began); {
+					case since < time.Second:
+						return json.RawMessage(fmt.Sprintf(`{"partitions":[{"topic":"t","number":1,"leaderEpoch":%d}]}`, r.image.Load().Topic("t").Partitions[1].LeaderEpoch)), nil
+					case since < 2*time.Second:
+						return nil, errors.New("it does not answer")
+					}
+					p := r.image.Load().Topic("t").Partitions
+					return json.RawMessage(fmt.Sprintf(`{"partitions":[%s,%s],"cited":[[{"topic":"t","numbers":[0,1]}]]}`,
+						claim(0, p[0].LeaderEpoch-1, progress.Undecided, 0), claim(1, p[1].LeaderEpoch, c.verdict, 1))), nil
+				}
+				r.promote()
+				r.await("partition 0 is promoted, and 1 decided", func() bool { return r.stateOf(0).State == meta.PartitionPromoted && r.stateOf(1).IsDecided })
+				want := mirrorEnd{7, 5, c.commit}
+				if got, d := r.ends(0), r.stateOf(1).Decisions; !slices.Equal(got, []mirrorEnd{want}) || len(d) != 1 || d[0].Commit != c.commit || d[0].First != 0 {
+					t.Errorf("partition 0 has the markers %+v, 1 the decisions %+v", got, d)
+				}
+			})
+		})
+	}
+}
+
+// TestTopicsArePromotedOneAfterAnother proves that a transaction which readers of a topic have seen, that was promoted before, is whole in one that is promoted later.
+func TestTopicsArePromotedOneAfterAnother(t *testing.T) {
+	inPromotion(t, true, func(r *promotionRig) {
+		r.source.create("u", 1, 2)
+		r.mirror("u")
+		r.source.write(0, 7, 4)
+		r.source.mark(0, 7, 5, true)
+		r.source.add("u", 0, func(bu *record.Builder) (record.Batch, error) {
+			bu.Transactional = true
+			bu.SetProducer(7, 4, 0)
+			bu.Append(1, nil, []byte("u"))
+			return bu.Build()
+		})
+		r.source.add("__transaction_state", 0, func(bu *record.Builder) (record.Batch, error) {
+			v := kmsg.NewTxnMetadataValue()
+			v.Version, v.ProducerID, v.ProducerEpoch, v.State, v.ClientTransactionVersion = 1, 7, 5, txnCommit, 2
+			v.Topics = []kmsg.TxnMetadataValueTopic{{Topic: "t", Partitions: []int32{0}}, {Topic: "u", Partitions: []int32{0}}}
+			bu.Append(1, (&kmsg.TxnMetadataKey{TransactionalID: "id"}).AppendTo(nil), v.AppendTo(nil))
+			return bu.Build()
+		})
+		r.settle()
+		r.promote()
+		r.awaitPromoted(nil, nil)
+		r.must(&controller.LinksChange{Kind: controller.PromoteMirrors, Topics: []controller.MirrorTopic{{ID: r.image.Load().Topic("u").ID}}})
+		r.await("the other one is promoted", func() bool { return r.image.Load().Topic("u").Mirror.State == meta.MirrorPromoted })
+		if d := r.image.Load().Topic("u").Partitions[0].Mirror.Decisions; len(d) != 1 || !d[0].Commit || d[0].Outcome != uint8(progress.CommitWhole) {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// TestManyPartitionsArePromoted proves that a thousand partitions are promoted within seconds, with transactions that are open in all of them, whose claims do not fit into one answer.
+func TestManyPartitionsArePromoted(t *testing.T) {
+	const partitions = 1000
+	inPromotionOf(t, partitions, true, func(r *promotionRig) {
+		var all []int32
+		for n := range partitions {
+			for id := range int64(4) {
+				r.source.write(n, id, 4)
+			}
+			all = append(all, int32(n))
+		}
+		for id := range int64(3) {
+			r.source.coordinateOf(id, txnCommit, 5, 2, all...)
+		}
+		r.settle()
+		r.loseSource()
+		question, err := json.Marshal(map[string]any{"link": linkID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := r.service.AnswerClaims(question); err != nil || !bytes.Contains(raw, []byte(`"isMore":true`)) || len(raw) > 900<<10 {
+			t.Errorf("an answer of %d bytes, %v", len(raw), err)
+		}
+		began := time.Now()
+		r.promote()
+		r.awaitPromoted()
+		if took := time.Since(began); took > 10*time.Second { // of the bubble's clock
+			t.Errorf("it took %v", took)
+		}
+		want := []mirrorEnd{{0, 5, true}, {1, 5, true}, {2, 5, true}, {3, 5, false}}
+		for n := range partitions {
+			if got := r.ends(int32(n)); !slices.Equal(got, want) {
+				t.Fatalf("partition %d has %+v: %+v", n, got, r.stateOf(n))
+			}
+		}
 	})
 }

@@ -79,7 +79,7 @@ func decodeKey(b []byte) (string, error) { return entry.DecodeKey(b) }
 
 // decodeValue decodes a value. The result does not refer to the bytes.
 func decodeValue(b []byte) (state, error) {
-	last, hasLast := int16(noEpoch), false
+	last, hasLast := noEpoch, false
 	t, err := entry.Decode(b, func(tag uint32, value []byte) {
 		if tag == lastEpochTag && len(value) == 2 {
 			last, hasLast = int16(binary.BigEndian.Uint16(value)), true
