@@ -47,8 +47,8 @@ func (v *linkVerbs) newPromote() *cobra.Command {
 		Use: "promote NAME [TOPIC ...]", Short: "Make ordinary topics of mirrors that have all of their source", Args: cobra.MinimumNArgs(1), ValidArgsFunction: v.completeMirrors,
 		SuggestFor: []string{"migrate", "switchover"},
 		Long: `End the mirroring of topics, by their names here, or of all topics of the link, and have clients write to them here: a migration, which goes one way and cannot
-be undone. It is refused unless all that the source had when this was asked for is here, and says which partitions lack how much. So stop what writes to the
-topics at the source first; nothing keeps it from writing there. --wait waits until nothing is missing.
+be undone. It is refused unless all that the source had when this was asked for is here, and no transaction is open; it says which partitions lack how much. So
+stop what writes to the topics at the source first; nothing keeps it from writing there. --wait waits until nothing is missing.
 
 It ends when all partitions are ordinary ones, and reports what was known of the source then. Said again it waits for a promotion that is under way, or says
 that it is done. If the source is gone: leat link failover.`,

@@ -51,9 +51,10 @@ func TestPromotionsAreChecked(t *testing.T) {
 	there.create("orders", 3, nil)
 	there.create("web", 1, nil)
 	there.create("logs", 1, nil)
+	there.create("t", 1, nil)
 	there.produce("orders", 10)
 	here.link(there, nil)
-	for _, topic := range []string{"orders", "web", "logs"} {
+	for _, topic := range []string{"orders", "web", "logs", "t"} {
 		here.awaitMirrored(there, topic)
 	}
 	promote := func(topics ...string) cluster.LinkRequest {
@@ -66,6 +67,9 @@ func TestPromotionsAreChecked(t *testing.T) {
 	here.ask(cluster.LinkRequest{Verb: cluster.LinkPause, Topics: []string{"orders"}})
 	here.refuses(promote("web", "orders"), "orders-0", "It is PAUSED.")
 	here.ask(cluster.LinkRequest{Verb: cluster.LinkResume, Topics: []string{"orders"}})
+	newWireProducer(t, there.any(), "open", true).write(0, 0, "open")
+	here.awaitMirrored(there, "t")
+	here.refuses(promote("t"), "t-0", "Transactions are open in it, 1, which would be aborted here")
 	dry := promote("orders")
 	dry.DryRun = true
 	eventually(t, "orders could be promoted", func() bool { return here.ask(dry).Changed })
@@ -93,7 +97,7 @@ func TestPromotionsAreChecked(t *testing.T) {
 		a := here.ask(promote("web"))
 		return len(a.Problems) == 1 && strings.HasPrefix(a.Problems[0].Text, "It is WAITING: ")
 	})
-	here.refuses(promote(), "web-0", "It is WAITING: ")
+	here.refuses(promote(), "t-0", "It is WAITING: ")
 	if a := here.ask(failover()); !a.Changed || !here.isPromoting("web") || !strings.Contains(a.Steps[0], "the source does not answer: Nobody answers at ") {
 		t.Errorf("the source is gone: %+v", a)
 	}
@@ -200,6 +204,7 @@ func TestLackIsExplained(t *testing.T) {
 	const since = 2 * time.Second
 	for want, p := range map[string]cluster.PartitionStatus{
 		"": {State: "MIRRORING", Lag: cluster.Lag{RPO: time.Second}},
+		"It is not known whether transactions are open in it.":                                 {State: "MIRRORING", Lag: cluster.Lag{RPO: time.Second}, Open: -1},
 		"It had all 3s ago, at most, and the source has not said since whether there is more.": {State: "MIRRORING", Lag: cluster.Lag{RPO: 3 * time.Second}},
 		"It lacks 7 records, which end at offset 17; 1s ago, at most, it had all.":             {State: "MIRRORING", SourceEnd: 17, Lag: cluster.Lag{Records: 7, RPO: time.Second}},
 		"It is not known yet how far it is behind the source.":                                 {State: "MIRRORING", Lag: cluster.Lag{RPO: -1}},
