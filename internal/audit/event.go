@@ -58,7 +58,7 @@ const (
 	AuthorityReplaced    Type = "leat.authority.replaced"
 	SealingKeyReplaced   Type = "leat.sealing.key.replaced"
 	LinkCreated          Type = "leat.link.created"
-	LinkChanged          Type = "leat.link.changed" // its settings, or what it does: paused, resumed, a loss accepted
+	LinkChanged          Type = "leat.link.changed" // its settings, or what it does: paused, resumed, a loss accepted, topics promoted
 	LinkDeleted          Type = "leat.link.deleted"
 	AdministrationServed Type = "leat.administration" // a change of a kind that has no type of its own
 

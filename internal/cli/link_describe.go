@@ -54,6 +54,7 @@ type shownMirror struct {
 	SourceEnd   *int64     `json:"sourceEnd"`
 	Lag         shownLag   `json:"lag"`
 	LastContact *time.Time `json:"lastContact"`
+	Open        *int64     `json:"openTransactions"` // null: not known
 	RetryIn     float64    `json:"retrySeconds,omitempty"`
 	Meaning     string     `json:"meaning,omitempty"` // of the state, unless all is well
 	Do          string     `json:"do,omitempty"`      // about it
@@ -132,7 +133,7 @@ func (d *describedLink) add(p *cluster.PartitionStatus) {
 func showMirror(link string, p *cluster.PartitionStatus) shownMirror {
 	s := shownMirror{
 		Topic: p.Topic, Partition: p.Partition, Source: p.Source, Node: p.Node, State: p.State, Reason: p.Reason, End: knownCount(p.End), SourceEnd: knownCount(p.SourceEnd), Lag: showLag(&p.Lag),
-		RetryIn: p.RetryIn.Seconds(), status: p,
+		RetryIn: p.RetryIn.Seconds(), Open: knownCount(int64(p.Open)), status: p,
 	}
 	if !p.LastContact.IsZero() {
 		s.LastContact = &p.LastContact

@@ -47,8 +47,8 @@ func (v *linkVerbs) newPromote() *cobra.Command {
 		Use: "promote NAME [TOPIC ...]", Short: "Make ordinary topics of mirrors that have all of their source", Args: cobra.MinimumNArgs(1), ValidArgsFunction: v.completeMirrors,
 		SuggestFor: []string{"migrate", "switchover"},
 		Long: `End the mirroring of topics, by their names here, or of all topics of the link, and have clients write to them here: a migration, which goes one way and cannot
-be undone. It is refused unless all that the source had when this was asked for is here, and says which partitions lack how much. So stop what writes to the
-topics at the source first; nothing keeps it from writing there. --wait waits until nothing is missing.
+be undone. It is refused unless all that the source had when this was asked for is here, and no transaction is open; it says which partitions lack how much. So
+stop what writes to the topics at the source first; nothing keeps it from writing there. --wait waits until nothing is missing.
 
 It ends when all partitions are ordinary ones, and reports what was known of the source then. Said again it waits for a promotion that is under way, or says
 that it is done. If the source is gone: leat link failover.`,
@@ -123,7 +123,7 @@ func (v *linkVerbs) promote(cmd *cobra.Command, p *promoting) error {
 		r.addPartings(d)
 		return v.show(r, r.text)
 	}
-	return v.awaitPromotion(cmd, r)
+	return v.awaitPromotion(cmd, p, r)
 }
 
 // look describes topics of a link, on a connection of its own: between two looks a person, or the source, may take any time.
@@ -160,7 +160,10 @@ func (r *promotion) unbegun() (topics []string) {
 
 // begin has a node begin the promotion of topics, when a person has agreed. It shows why it was not begun, and all of a dry run.
 func (v *linkVerbs) begin(cmd *cobra.Command, p *promoting, r *promotion, topics []string) error {
-	q := &cluster.LinkRequest{Verb: p.verb, Name: p.link, Topics: topics, Force: p.force, DryRun: true}
+	q := &cluster.LinkRequest{Verb: p.verb, Name: p.link, Force: p.force, DryRun: true}
+	if len(p.topics) > 0 { // a link may have more topics than a request
+		q.Topics = topics
+	}
 	if p.dryRun || !p.yes && p.wait == 0 { // a person is not asked for what would be refused
 		if err := v.request(cmd, q, r); err != nil {
 			return err
@@ -178,17 +181,21 @@ func (v *linkVerbs) begin(cmd *cobra.Command, p *promoting, r *promotion, topics
 			return err
 		}
 	}
-	q.DryRun = false
+	q.DryRun = p.wait > 0 // only what is asked for in earnest is in the audit log
 	for over, told := time.Now().Add(p.wait), time.Now(); ; {
 		if err := v.request(cmd, q, r); err != nil {
 			return err
 		}
-		if len(r.Problems) == 0 {
+		switch {
+		case len(r.Problems) == 0 && !q.DryRun:
 			return nil
-		}
-		if !time.Now().Before(over) {
+		case len(r.Problems) == 0:
+			q.DryRun = false
+			continue
+		case !time.Now().Before(over):
 			return v.showUnbegun(p, r)
 		}
+		q.DryRun = true
 		if time.Since(told) >= tellEvery {
 			told = time.Now()
 			v.tellPerson(fmt.Sprintf("waiting for %s: %s: %s", formatCount(len(r.Problems), "partition"), r.Problems[0].About, r.Problems[0].Text))
@@ -256,10 +263,10 @@ func (v *linkVerbs) confirm(p *promoting, topics []string) error {
 }
 
 // awaitPromotion waits until all partitions are ordinary ones, and shows the report. It waits for as long as --timeout says.
-func (v *linkVerbs) awaitPromotion(cmd *cobra.Command, r *promotion) error {
+func (v *linkVerbs) awaitPromotion(cmd *cobra.Command, p *promoting, r *promotion) error {
 	began, told := time.Now(), time.Now()
 	for {
-		d, err := v.look(cmd, r.Link, r.Topics)
+		d, err := v.look(cmd, p.link, p.topics)
 		left := ""
 		if err == nil {
 			if left = r.addPartings(d); left == "" {

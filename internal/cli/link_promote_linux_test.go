@@ -49,7 +49,7 @@ func TestPromotionsAreConfirmed(t *testing.T) {
 		code, out, errs := f.run(t, "failover", "north")
 		want := []string{}
 		if isMeant {
-			want = []string{"failover orders,web"}
+			want = []string{"failover all"}
 		}
 		if got := f.changes(); !slices.Equal(got, want) || (code == exitOK) != isMeant || strings.Contains(out, "promoted 2 topics") != isMeant {
 			t.Errorf("%q: it ends with %d, and asks for %q:\n%s%s", typed, code, got, out, errs)

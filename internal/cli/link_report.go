@@ -180,12 +180,14 @@ func transactionsText(list []shownParting) string {
 	if hidden := len(rows) - min(len(rows), mostShownPlaces); hidden+more > 0 {
 		text += fmt.Sprintf("and %d more: -o json has them, the first thousand of each partition\n", hidden+more)
 	}
+	var b strings.Builder
+	b.WriteString(text)
 	for i, r := range rows {
 		if i == 0 || rows[i-1].t.Outcome != r.t.Outcome {
-			text += r.t.Outcome + ": " + r.t.Meaning + "\n"
+			b.WriteString(r.t.Outcome + ": " + r.t.Meaning + "\n")
 		}
 	}
-	return text
+	return b.String()
 }
 
 // lossSum sums up what partitions have lost.

@@ -244,6 +244,7 @@ type PartitionStatus struct {
 	Lag         Lag           `json:"lag"`
 	LastContact time.Time     `json:"lastContact,omitzero"` // with the source, about this partition
 	RetryIn     time.Duration `json:"retryIn,omitempty"`    // with WAITING, in ns
+	Open        int           `json:"open"`                 // with MIRRORING: how many transactions are open here; -1: not known
 	// Parting is what was known of the source when the partition was promoted; nil: it was not.
 	Parting *PartingStatus `json:"parting,omitempty"`
 }

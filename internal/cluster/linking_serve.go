@@ -275,7 +275,7 @@ func statusByMeta(l *meta.Link, t *meta.Topic, n int) PartitionStatus {
 	p := &t.Partitions[n]
 	s := PartitionStatus{
 		Link: l.ID, PartitionPlace: PartitionPlace{t.Name, int32(n)}, Source: t.Mirror.Topic, Node: p.Leader, State: stateByMeta(l, t, p.Mirror),
-		End: -1, SourceEnd: -1, Lag: UnknownLag(),
+		End: -1, SourceEnd: -1, Lag: UnknownLag(), Open: -1,
 	}
 	if r := p.Mirror; r != nil {
 		s.Reason = r.Reason

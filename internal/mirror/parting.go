@@ -13,6 +13,15 @@ func (p *partition) parting() *meta.Parting {
 	return p.parted
 }
 
+// countOpen is how many transactions are open in the log; -1: it is not known. Whoever promotes a partition with some does not know how they end at the source.
+func (p *partition) countOpen() int {
+	open, err := p.s.cfg.Transactions(p.id).Open()
+	if err != nil {
+		return -1
+	}
+	return len(open)
+}
+
 // part notes what is known of the source when this node learns that the partition is being promoted: later the log may end elsewhere, by the markers that a promotion writes. was is the state in the
 // metadata until then; 0: it is not known, since this node did not lead. mu is held.
 func (p *partition) part(was meta.PartitionMirrorState) {

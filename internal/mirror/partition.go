@@ -412,6 +412,7 @@ type PartitionStatus struct {
 	// LastContact is when the source last answered for the partition; zero: it has not.
 	LastContact time.Time
 	RetryIn     time.Duration // with Waiting
+	Open        int           // with Mirroring: how many transactions are open in the log here; -1: not known
 	Parting     *meta.Parting // with Promoting: what was known of the source when that began; nil: the log cannot be used now
 }
 

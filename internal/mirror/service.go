@@ -369,7 +369,10 @@ func (s *Service) setRates(img *meta.Image) {
 func (s *Service) Status(link meta.UUID) (list []PartitionStatus) {
 	for _, p := range s.partitionsOf(link) {
 		if st, ok := p.status(); ok {
-			st.Parting = p.parting()
+			st.Parting, st.Open = p.parting(), -1
+			if st.State == progress.Mirroring {
+				st.Open = p.countOpen()
+			}
 			list = append(list, st)
 		}
 	}

@@ -254,6 +254,7 @@ func TestLinksAreRecorded(t *testing.T) {
 		"alter north":      "leat.link.changed link/north [{step alter}]",
 		"pause north a,b":  "leat.link.changed link/north [{step pause} {of a,b}]",
 		"skip north a 0 7": "leat.link.changed link/north [{step skip} {of a 0 7}]",
+		"promote north":    "leat.link.changed link/north [{step promote}]",
 		"delete north":     "leat.link.deleted link/north [{step delete}]",
 	} {
 		var e audit.Event

@@ -171,7 +171,7 @@ func (l *linking) statusOf(s *mirror.PartitionStatus) cluster.PartitionStatus {
 	return cluster.PartitionStatus{
 		Link: s.Link, PartitionPlace: cluster.PartitionPlace{Topic: s.Topic, Partition: s.Number}, Source: s.Source, Node: l.n.id.nodeID,
 		State: s.State.String(), Reason: s.Reason, From: int64(s.Range.From), To: int64(s.Range.To),
-		End: int64(s.Log.End), SourceEnd: int64(s.Status.Source.HighWatermark), Lag: lag, LastContact: s.LastContact, RetryIn: s.RetryIn,
+		End: int64(s.Log.End), SourceEnd: int64(s.Status.Source.HighWatermark), Lag: lag, LastContact: s.LastContact, RetryIn: s.RetryIn, Open: s.Open,
 	}
 }
 

@@ -122,6 +122,10 @@ func explainLack(p *cluster.PartitionStatus, since time.Duration) string {
 		return fmt.Sprintf("It lacks %d records, which end at offset %d; %s ago, at most, it had all.", p.Lag.Records, p.SourceEnd, p.Lag.RPO.Round(time.Millisecond))
 	case p.Lag.RPO > since:
 		return fmt.Sprintf("It had all %s ago, at most, and the source has not said since whether there is more.", p.Lag.RPO.Round(time.Millisecond))
+	case p.Open < 0:
+		return "It is not known whether transactions are open in it."
+	case p.Open > 0:
+		return fmt.Sprintf("Transactions are open in it, %d, which would be aborted here, however they end at the source: end them there (\"leat txn list\"), or wait for their timeouts.", p.Open)
 	}
 	return ""
 }

@@ -1,9 +1,13 @@
 package node
 
 import (
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/meta"
@@ -47,9 +51,10 @@ func TestPromotionsAreChecked(t *testing.T) {
 	there.create("orders", 3, nil)
 	there.create("web", 1, nil)
 	there.create("logs", 1, nil)
+	there.create("t", 1, nil)
 	there.produce("orders", 10)
 	here.link(there, nil)
-	for _, topic := range []string{"orders", "web", "logs"} {
+	for _, topic := range []string{"orders", "web", "logs", "t"} {
 		here.awaitMirrored(there, topic)
 	}
 	promote := func(topics ...string) cluster.LinkRequest {
@@ -62,6 +67,9 @@ func TestPromotionsAreChecked(t *testing.T) {
 	here.ask(cluster.LinkRequest{Verb: cluster.LinkPause, Topics: []string{"orders"}})
 	here.refuses(promote("web", "orders"), "orders-0", "It is PAUSED.")
 	here.ask(cluster.LinkRequest{Verb: cluster.LinkResume, Topics: []string{"orders"}})
+	newWireProducer(t, there.any(), "open", true).write(0, 0, "open")
+	here.awaitMirrored(there, "t")
+	here.refuses(promote("t"), "t-0", "Transactions are open in it, 1, which would be aborted here")
 	dry := promote("orders")
 	dry.DryRun = true
 	eventually(t, "orders could be promoted", func() bool { return here.ask(dry).Changed })
@@ -89,7 +97,7 @@ func TestPromotionsAreChecked(t *testing.T) {
 		a := here.ask(promote("web"))
 		return len(a.Problems) == 1 && strings.HasPrefix(a.Problems[0].Text, "It is WAITING: ")
 	})
-	here.refuses(promote(), "web-0", "It is WAITING: ")
+	here.refuses(promote(), "t-0", "It is WAITING: ")
 	if a := here.ask(failover()); !a.Changed || !here.isPromoting("web") || !strings.Contains(a.Steps[0], "the source does not answer: Nobody answers at ") {
 		t.Errorf("the source is gone: %+v", a)
 	}
@@ -101,11 +109,102 @@ func TestPromotionsAreChecked(t *testing.T) {
 	}
 }
 
+// describe tells how the partitions of a topic do.
+func (s *site) describe(topic string) []cluster.PartitionStatus {
+	s.t.Helper()
+	n := s.any()
+	list, _, err := cluster.DescribeMirrors(s.t.Context(), n.peers.commands, n.image.Load().Links().FindName("north"), []string{topic})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return list
+}
+
+// TestFailoverTellsWhatIsLost proves that after a failover from a source that was killed while mirrors were behind, it is told exactly where each of them ended and how far the source had got, that clients read what was there
+// and write behind it; that a partition whose leader is gone, too, is said to have lost nobody knows what; and that a transaction of which nobody knows how it ended is listed.
+func TestFailoverTellsWhatIsLost(t *testing.T) {
+	const partitions, records, size = 4, 30, 100_000
+	there, here := newSite(t, 1), newSite(t, 2)
+	there.create("t", 1, nil)
+	there.create("orders", partitions, nil)
+	here.link(there, map[string]string{"throttle.bytes.per.second": "1000000"})
+	newWireProducer(t, there.any(), "open", true).write(0, 0, "open")
+	here.awaitMirrored(there, "t")
+	here.awaitMirrored(there, "orders")
+	in := func(p int) *meta.Partition { return &here.any().image.Load().Topic("orders").Partitions[p] }
+	eventually(t, "all replicas are in sync", func() bool {
+		return !slices.ContainsFunc(here.any().image.Load().Topic("orders").Partitions, func(p meta.Partition) bool { return len(p.ISR) < 2 })
+	})
+	random := rand.NewChaCha8([32]byte{1})
+	cl := there.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(900_000))
+	for n := range partitions * records {
+		value := make([]byte, size)
+		_, _ = random.Read(value)
+		cl.Produce(deadline(t), &kgo.Record{Topic: "orders", Partition: int32(n % partitions), Value: value}, func(_ *kgo.Record, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err := cl.Flush(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all know how far the source has got", func() bool {
+		return !slices.ContainsFunc(here.describe("orders"), func(p cluster.PartitionStatus) bool { return p.SourceEnd != records })
+	})
+	here.ask(cluster.LinkRequest{Verb: cluster.LinkPause}) // else a slow test would see all of it here
+	there.stop(0)
+	self := here.nodes[0].id.nodeID
+	var stays [partitions]bool
+	for p := range partitions {
+		stays[p] = in(p).Leader == self
+	}
+	here.stop(1)
+	eventually(t, "the other node leads all", func() bool {
+		return !slices.ContainsFunc(here.describe("orders"), func(p cluster.PartitionStatus) bool { return p.Node != self || p.End < 0 })
+	})
+	var ends [partitions]int64
+	for p, s := range here.describe("orders") {
+		if ends[p] = s.End; s.End >= records {
+			t.Fatalf("nothing is missing: %+v", s)
+		}
+	}
+	if a := here.ask(cluster.LinkRequest{Verb: cluster.LinkFailover}); !a.Changed || len(a.Problems) > 0 {
+		t.Fatalf("%+v", a)
+	}
+	here.awaitPromoted("orders")
+	here.awaitPromoted("t")
+	for p, s := range here.describe("orders") {
+		r := s.Parting
+		if r == nil || r.End != ends[p] || r.Start != ends[p] {
+			t.Fatalf("partition %d ended at %d: %+v", p, ends[p], r)
+		}
+		isKnown := r.SourceEnd == records && r.Records == records-ends[p] && !r.Contact.IsZero() && !r.AsOf.IsZero() && !r.AsOf.After(r.Contact) && r.State == "MIRRORING" &&
+			(r.Bytes > r.Records*size/2 && r.Bytes < r.Records*size*2 || r.Bytes == -1 && ends[p] == 0)
+		isUnknown := r.SourceEnd == -1 && r.Records == -1 && r.Bytes == -1 && r.Contact.IsZero() && r.AsOf.IsZero()
+		if stays[p] && !isKnown || !stays[p] && !isUnknown || r.Begun.IsZero() {
+			t.Errorf("partition %d ended at %d, and its leader has stayed is %v: %+v", p, ends[p], stays[p], r)
+		}
+		after := &kgo.Record{Topic: "orders", Partition: int32(p), Value: []byte("after")}
+		if err := here.client(kgo.RecordPartitioner(kgo.ManualPartitioner())).ProduceSync(deadline(t), after).FirstErr(); err != nil || after.Offset != ends[p] {
+			t.Errorf("partition %d ended at %d, and the next record is at %d: %v", p, ends[p], after.Offset, err)
+		}
+	}
+	if !slices.Contains(stays[:], true) || !slices.Contains(stays[:], false) {
+		t.Errorf("who has led: %v", stays)
+	}
+	open := here.describe("t")[0].Parting
+	if want := []cluster.PartedTransaction{{Producer: open.Transactions[0].Producer, Outcome: "ABORTED_UNDECIDED"}}; !slices.Equal(open.Transactions, want) {
+		t.Errorf("%+v", open.Transactions)
+	}
+}
+
 // TestLackIsExplained proves which partitions are taken to have all that the source had when a promotion was asked for, and what is said of the others.
 func TestLackIsExplained(t *testing.T) {
 	const since = 2 * time.Second
 	for want, p := range map[string]cluster.PartitionStatus{
 		"": {State: "MIRRORING", Lag: cluster.Lag{RPO: time.Second}},
+		"It is not known whether transactions are open in it.":                                 {State: "MIRRORING", Lag: cluster.Lag{RPO: time.Second}, Open: -1},
 		"It had all 3s ago, at most, and the source has not said since whether there is more.": {State: "MIRRORING", Lag: cluster.Lag{RPO: 3 * time.Second}},
 		"It lacks 7 records, which end at offset 17; 1s ago, at most, it had all.":             {State: "MIRRORING", SourceEnd: 17, Lag: cluster.Lag{Records: 7, RPO: time.Second}},
 		"It is not known yet how far it is behind the source.":                                 {State: "MIRRORING", Lag: cluster.Lag{RPO: -1}},
