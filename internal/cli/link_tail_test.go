@@ -358,7 +358,7 @@ func TestTailDiscard(t *testing.T) {
 // TestTailReplay proves that the records of a tail are written into a topic in their order, with headers that say where they were, and without those of transactions that were not committed unless all are
 // asked for; that where it stopped is told, and that it goes on from there; and that nothing is written of a tail that is damaged.
 func TestTailReplay(t *testing.T) {
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "into", "all"))
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "kept", "all"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +393,7 @@ func TestTailReplay(t *testing.T) {
 		}
 	}
 	f.data[1][len(f.data[1])-1] ^= 1
-	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into into", "is damaged")
+	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into kept", "is damaged")
 	f.data[1][len(f.data[1])-1] ^= 1
 	refuse := true
 	c.ControlKey(int16(kmsg.Produce), func(q kmsg.Request) (kmsg.Response, error, bool) {
@@ -414,10 +414,10 @@ func TestTailReplay(t *testing.T) {
 		}
 		return resp, nil, true
 	})
-	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into into", "has stopped before offset 10: go on with --from 10", "mirrors one of another cluster, so nobody can write to it here")
+	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into kept", "has stopped before offset 10: go on with --from 10", "mirrors one of another cluster, so nobody can write to it here")
 	refuse = false
-	f.expect(t, exitOK, "tail replay orders 0 --cut 3 --into into --from 11", "wrote 4 records of cut 3 of orders 0 into into", "left out 4 records")
-	if got := read("into", 4); !slices.Equal(got, []string{"11", "13", "16", "23"}) {
+	f.expect(t, exitOK, "tail replay orders 0 --cut 3 --into kept --from 11", "wrote 4 records of cut 3 of orders 0 into kept", "left out 4 records")
+	if got := read("kept", 4); !slices.Equal(got, []string{"11", "13", "16", "23"}) {
 		t.Errorf("written are %q", got)
 	}
 	var r tailReplay
@@ -442,13 +442,13 @@ func TestTailReplay(t *testing.T) {
 	}
 	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into orders", "The topic orders mirrors one of another cluster")
 	r = tailReplay{}
-	_, out, errs := f.run(t, strings.Fields("tail replay orders 0 --cut 3 --into into -o json")...)
+	_, out, errs := f.run(t, strings.Fields("tail replay orders 0 --cut 3 --into kept -o json")...)
 	if json.Unmarshal([]byte(out), &r) != nil || r.Done || r.Written == 0 || r.Next == nil || !strings.Contains(errs, fmt.Sprintf("go on with --from %d: the connection is lost", *r.Next)) {
 		t.Errorf("%s%s", out, errs)
 	}
 	passes = 3
-	f.expect(t, exitOK, fmt.Sprint("tail replay orders 0 --cut 3 --into into --from ", *r.Next), "wrote")
-	if got := read("into", 9)[4:]; !slices.Equal(got, []string{"10", "11", "13", "16", "23"}) {
+	f.expect(t, exitOK, fmt.Sprint("tail replay orders 0 --cut 3 --into kept --from ", *r.Next), "wrote")
+	if got := read("kept", 9)[4:]; !slices.Equal(got, []string{"10", "11", "13", "16", "23"}) {
 		t.Errorf("written are %q", got)
 	}
 }
