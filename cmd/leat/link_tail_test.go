@@ -136,8 +136,8 @@ func TestLinkTailVerbs(t *testing.T) {
 	if got := strings.Join(states, ","); got != ",,,committed,aborted,undecided" {
 		t.Errorf("their states are %s", got)
 	}
-	tail("export "+cut+" --to "+dir+" --format log", 0, "00000000000000000001.log")
-	tail("export "+cut+" --to "+dir+" --format log", 1, "left as it is")
+	tail("export "+cut+" --to "+dir+" --as log", 0, "00000000000000000001.log")
+	tail("export "+cut+" --to "+dir+" --as log", 1, "left as it is")
 	if b, err := os.ReadFile(filepath.Join(dir, "00000000000000000001.log")); err != nil || !strings.Contains(string(b), "of an open one") {
 		t.Errorf("%d bytes: %v", len(b), err)
 	}

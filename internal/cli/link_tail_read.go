@@ -146,7 +146,7 @@ func (t *transactions) add(b record.Batch) error {
 		}
 	}
 	if t.count+len(t.open) > mostTransactions {
-		return fmt.Errorf("it has more than %d transactions that are not committed: export it with --format log", mostTransactions)
+		return fmt.Errorf("it has more than %d transactions that are not committed: export it with --as log", mostTransactions)
 	}
 	return nil
 }

@@ -149,7 +149,7 @@ func TestTailExport(t *testing.T) {
 			t.Errorf("by pages of %d bytes: %q", page, got)
 		}
 		dir := t.TempDir()
-		f.expect(t, exitOK, "tail export orders 0 --cut 3 --format log --to "+dir, "00000000000000000009.log", "exported 9 records")
+		f.expect(t, exitOK, "tail export orders 0 --cut 3 --as log --to "+dir, "00000000000000000009.log", "exported 9 records")
 		b, err := os.ReadFile(filepath.Join(dir, "00000000000000000009.log"))
 		if err != nil || string(b) != string(f.data[1]) {
 			t.Errorf("by pages of %d bytes, %d are exported, want %d: %v", page, len(b), len(f.data[1]), err)
@@ -202,7 +202,7 @@ func TestTailIsDamaged(t *testing.T) {
 		f.add(1, slices.Clone(batches)...)
 		c.do(f)
 		dir := t.TempDir()
-		for _, line := range []string{"export orders 0 --cut 3 --to ", "export orders 0 --cut 3 --format log --to "} {
+		for _, line := range []string{"export orders 0 --cut 3 --to ", "export orders 0 --cut 3 --as log --to "} {
 			code, out, errs := f.run(t, strings.Fields("tail "+line+dir)...)
 			if code != exitFailed || !strings.Contains(errs, c.says) || !strings.Contains(errs, "another node may have it whole") {
 				t.Errorf("%s: %s ends with %d: %s%s", what, line, code, out, errs)
@@ -217,7 +217,7 @@ func TestTailIsDamaged(t *testing.T) {
 // TestTailTransactionsAreBounded proves that a client keeps no more of a tail's transactions than it says.
 func TestTailTransactionsAreBounded(t *testing.T) {
 	txns := &transactions{spans: map[int64][]txnSpan{}, open: map[int64]record.Offset{}, count: mostTransactions}
-	if err := txns.add(lostBatch(t, 5, 1, "x")); err == nil || !strings.Contains(err.Error(), "--format log") {
+	if err := txns.add(lostBatch(t, 5, 1, "x")); err == nil || !strings.Contains(err.Error(), "--as log") {
 		t.Error(err)
 	}
 }
@@ -340,14 +340,14 @@ func TestTailDiscard(t *testing.T) {
 	f.answer.Silent = []cluster.SilentNode{{Node: 2, Problem: "x"}}
 	f.expect(t, exitNotFound, "tail discard orders 0 --cut 3 --yes", "node 2 has not answered, and may have kept something")
 	for line, says := range map[string]string{
-		"tail discard orders 0":                     "name a cut with --cut: \"leat link tail list orders 0\"",
-		"tail export orders x --cut 3":              "x is not a partition",
-		"tail export orders 0 --cut 3 --format csv": "write json or log",
-		"tail replay orders 0 --cut 3":              "with --into",
-		"tail replay orders --cut 3 --into a":       "1 argument was given",
-		"tail list orders -- -1":                    "-1 is not a partition",
-		"tail list a 1 2":                           "3 arguments were given",
-		"tail restore":                              `"restore" is not a verb of "leat link tail"`,
+		"tail discard orders 0":                 "name a cut with --cut: \"leat link tail list orders 0\"",
+		"tail export orders x --cut 3":          "x is not a partition",
+		"tail export orders 0 --cut 3 --as csv": "write json or log",
+		"tail replay orders 0 --cut 3":          "with --into",
+		"tail replay orders --cut 3 --into a":   "1 argument was given",
+		"tail list orders -- -1":                "-1 is not a partition",
+		"tail list a 1 2":                       "3 arguments were given",
+		"tail restore":                          `"restore" is not a verb of "leat link tail"`,
 	} {
 		if code, _, errs := f.run(t, strings.Fields(line)...); code != exitUsage || !strings.Contains(errs, says) {
 			t.Errorf("leat link %s ends with %d: %s\nwant %s", line, code, errs, says)
