@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -59,7 +60,7 @@ func loseRecords(t *testing.T) (here *process, hereData string) {
 	there.kill()
 	<-there.done
 	up(t, olderData).stop(t) // where nobody finds it: a start more, so that its leader epoch is not that of the records that are lost
-	there = upAt(t, olderData, there.addr)
+	upAt(t, olderData, there.addr)
 	verb("new 1\nnew 2\n", "produce orders"+at)
 	awaitEnd("3")
 	return here, hereData
@@ -135,11 +136,12 @@ func TestLinkTailVerbs(t *testing.T) {
 	if got := strings.Join(states, ","); got != ",,,committed,aborted,undecided" {
 		t.Errorf("their states are %s", got)
 	}
-	tail("export "+cut+" --to "+dir+" --format log", 0, "00000000000000000001.log")
-	tail("export "+cut+" --to "+dir+" --format log", 1, "left as it is")
+	tail("export "+cut+" --to "+dir+" --as log", 0, "00000000000000000001.log")
+	tail("export "+cut+" --to "+dir+" --as log", 1, "left as it is")
 	if b, err := os.ReadFile(filepath.Join(dir, "00000000000000000001.log")); err != nil || !strings.Contains(string(b), "of an open one") {
 		t.Errorf("%d bytes: %v", len(b), err)
 	}
+	t.Run("Kafka's tool", func(t *testing.T) { dumpTail(t, filepath.Join(dir, "00000000000000000001.log")) })
 
 	at := " --bootstrap " + here.addr
 	say("topic create rest --partitions 1"+at, 0)
@@ -168,4 +170,22 @@ func TestLinkTailVerbs(t *testing.T) {
 	tail("discard "+cut+" --yes", 0, "nothing to discard")
 	tail("export "+cut, 3, "nothing is kept of cut")
 	tail("list", 0, "nothing is kept")
+}
+
+// dumpTail proves that Kafka's tool reads a tail that was exported as a segment, finds each record, and no mistake.
+func dumpTail(t *testing.T, file string) {
+	t.Helper()
+	home := os.Getenv("KAFKA_HOME")
+	if home == "" {
+		t.Skip("KAFKA_HOME names no Kafka whose tool could read it")
+	}
+	out, err := exec.CommandContext(t.Context(), "java", "-Xmx400m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(home, "libs", "*"), "org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--print-data-log", "--files", file).CombinedOutput()
+	if err != nil || strings.Count(string(out), "| offset: ") != 8 || strings.Count(string(out), "isvalid: true") != strings.Count(string(out), "baseOffset: ") || strings.Contains(string(out), "isvalid: false") {
+		t.Errorf("%v: %s", err, out)
+	}
+	for _, want := range []string{"payload: lost 1", "payload: of an open one", "endTxnMarker: ABORT", "endTxnMarker: COMMIT"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("there is no %q:\n%s", want, out)
+		}
+	}
 }

@@ -101,6 +101,10 @@ var verbUses = map[string]verbUse{
 	"link skip":            {"north orders", ""},
 	"link delete":          {"", ""},
 	"link doctor":          {"", ""},
+	"link tail list":       {"a 0 extra", ""},
+	"link tail export":     {"a 0", ""},
+	"link tail replay":     {"a 0 --cut 1", ""},
+	"link tail discard":    {"a 0", ""},
 	"health":               {"extra", "-o json"},
 	"completion":           {"ksh", ""},
 	"help":                 {"nope", ""},
@@ -173,7 +177,7 @@ func findVerbs(t *testing.T, above string) []string {
 
 // isParent tells whether a verb only has other verbs below it.
 func isParent(verb string) bool {
-	return slices.Contains([]string{"topic", "group", "txn", "config", "bench", "user", "token", "quota", "acl", "audit", "role", "cert", "link"}, verb)
+	return slices.Contains([]string{"topic", "group", "txn", "config", "bench", "user", "token", "quota", "acl", "audit", "role", "cert", "link", "link tail"}, verb)
 }
 
 // TestEveryVerbsExitCodes proves that every verb ends with the exit code that docs/commands.md

@@ -103,7 +103,7 @@ func (t *tailArguments) read(args []string) error {
 	return nil
 }
 
-// find finds the tails of a cut.
+// findTails finds the tails of a cut.
 func (v *linkVerbs) findTails(ctx context.Context, n *linkNode, t *tailArguments, into string) (list []cluster.TailStatus, a cluster.TailAnswer, err error) {
 	a, err = v.listTails(ctx, n, cluster.TailRequest{Topic: t.topic, Partition: &t.partition, Into: into})
 	if err != nil {
@@ -123,7 +123,7 @@ func (v *linkVerbs) findTails(ctx context.Context, n *linkNode, t *tailArguments
 }
 
 // notKept says that nothing is kept of a cut, as far as the nodes have answered.
-func (v *linkVerbs) notKept(t *tailArguments, a *cluster.TailAnswer) error {
+func notKept(t *tailArguments, a *cluster.TailAnswer) error {
 	var cuts []string
 	for i := range a.Tails {
 		cuts = append(cuts, strconv.Itoa(int(a.Tails[i].Cut)))
@@ -175,7 +175,7 @@ func (v *linkVerbs) pickTail(ctx context.Context, n *linkNode, t *tailArguments,
 		return nil, err
 	}
 	if len(list) == 0 {
-		return nil, v.notKept(t, &a)
+		return nil, notKept(t, &a)
 	}
 	best, others := chooseTail(list, t.node)
 	if best == nil {
@@ -345,7 +345,7 @@ func (v *linkVerbs) discardTails(ctx context.Context, n *linkNode, t *tailArgume
 		d.Done = true
 		return v.show(d, func() string { return fmt.Sprintf("nothing is kept of %v: there is nothing to discard\n", t) })
 	case len(list) == 0:
-		return v.notKept(t, &a)
+		return notKept(t, &a)
 	case !isMeant:
 		return v.show(d, func() string { return d.text(t) + "nothing was discarded: --yes discards it for good\n" })
 	}

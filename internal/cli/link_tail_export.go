@@ -41,14 +41,14 @@ of what the nodes have kept is taken, and it is said if others have more beside.
 
 A segment file has the name that Kafka's tools want if --to names a directory: kafka-dump-log --print-data-log --files FILE shows it.`,
 		Example: `  leat link tail export orders 0 --cut 3 --to lost.json
-  leat link tail export orders 0 --cut 3 --format log --to /tmp/lost
+  leat link tail export orders 0 --cut 3 --as log --to /tmp/lost
   leat link tail export orders 0 --cut 3 | jq .value`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := t.read(args); err != nil {
 				return err
 			}
 			if kind == "log" && to == "" && isTerminal(v.out) {
-				return usagef("--format log writes bytes that are not for a terminal: name a file with --to")
+				return usagef("--as log writes bytes that are not for a terminal: name a file with --to")
 			}
 			return v.dial(cmd, func(_ context.Context, n *linkNode) error {
 				ctx := cmd.Context() // a long tail may take longer than --timeout, which is for each answer
@@ -67,8 +67,8 @@ A segment file has the name that Kafka's tools want if --to names a directory: k
 	f := cmd.Flags()
 	f.Int32Var(&t.node, "node", -1, "the node whose records are taken (-1: that which has the most)")
 	f.StringVar(&to, "to", "", "the file, or the directory, into which the records go (default: the standard output)")
-	f.Var(choice{&kind, []string{"json", "log"}}, "format", `"json" for lines of JSON, or "log" for a segment file of Kafka`)
-	v.completeFlag(cmd, "format", completeWords("json", "log"))
+	f.Var(choice{&kind, []string{"json", "log"}}, "as", `"json" for lines of JSON, or "log" for a segment file of Kafka`)
+	v.completeFlag(cmd, "as", completeWords("json", "log"))
 	return v.add(cmd)
 }
 
@@ -180,7 +180,7 @@ func eachRecord(b record.Batch, t *cluster.TailStatus, do func(r *kgo.Record) er
 		}
 	}
 	if err := r.Err(); err != nil {
-		return fmt.Errorf("the records of the batch at offset %d cannot be read: %w; --format log exports the batch as it is", b.BaseOffset(), err)
+		return fmt.Errorf("the records of the batch at offset %d cannot be read: %w; --as log exports the batch as it is", b.BaseOffset(), err)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (r *tailReader) fill(ctx context.Context, n int) error {
 		case got > t.Bytes-r.from:
 			return r.damaged(fmt.Sprintf("it has more than %d bytes", t.Bytes))
 		}
-		r.buf = append(r.buf[:len(r.buf):len(r.buf)], a.Data...)
+		r.buf = append(r.buf, a.Data...)
 		r.from += int64(len(a.Data))
 	}
 	return nil
@@ -146,7 +146,7 @@ func (t *transactions) add(b record.Batch) error {
 		}
 	}
 	if t.count+len(t.open) > mostTransactions {
-		return fmt.Errorf("it has more than %d transactions that are not committed: export it with --format log", mostTransactions)
+		return fmt.Errorf("it has more than %d transactions that are not committed: export it with --as log", mostTransactions)
 	}
 	return nil
 }

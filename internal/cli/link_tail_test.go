@@ -149,7 +149,7 @@ func TestTailExport(t *testing.T) {
 			t.Errorf("by pages of %d bytes: %q", page, got)
 		}
 		dir := t.TempDir()
-		f.expect(t, exitOK, "tail export orders 0 --cut 3 --format log --to "+dir, "00000000000000000009.log", "exported 9 records")
+		f.expect(t, exitOK, "tail export orders 0 --cut 3 --as log --to "+dir, "00000000000000000009.log", "exported 9 records")
 		b, err := os.ReadFile(filepath.Join(dir, "00000000000000000009.log"))
 		if err != nil || string(b) != string(f.data[1]) {
 			t.Errorf("by pages of %d bytes, %d are exported, want %d: %v", page, len(b), len(f.data[1]), err)
@@ -202,7 +202,7 @@ func TestTailIsDamaged(t *testing.T) {
 		f.add(1, slices.Clone(batches)...)
 		c.do(f)
 		dir := t.TempDir()
-		for _, line := range []string{"export orders 0 --cut 3 --to ", "export orders 0 --cut 3 --format log --to "} {
+		for _, line := range []string{"export orders 0 --cut 3 --to ", "export orders 0 --cut 3 --as log --to "} {
 			code, out, errs := f.run(t, strings.Fields("tail "+line+dir)...)
 			if code != exitFailed || !strings.Contains(errs, c.says) || !strings.Contains(errs, "another node may have it whole") {
 				t.Errorf("%s: %s ends with %d: %s%s", what, line, code, out, errs)
@@ -217,7 +217,7 @@ func TestTailIsDamaged(t *testing.T) {
 // TestTailTransactionsAreBounded proves that a client keeps no more of a tail's transactions than it says.
 func TestTailTransactionsAreBounded(t *testing.T) {
 	txns := &transactions{spans: map[int64][]txnSpan{}, open: map[int64]record.Offset{}, count: mostTransactions}
-	if err := txns.add(lostBatch(t, 5, 1, "x")); err == nil || !strings.Contains(err.Error(), "--format log") {
+	if err := txns.add(lostBatch(t, 5, 1, "x")); err == nil || !strings.Contains(err.Error(), "--as log") {
 		t.Error(err)
 	}
 }
@@ -340,14 +340,14 @@ func TestTailDiscard(t *testing.T) {
 	f.answer.Silent = []cluster.SilentNode{{Node: 2, Problem: "x"}}
 	f.expect(t, exitNotFound, "tail discard orders 0 --cut 3 --yes", "node 2 has not answered, and may have kept something")
 	for line, says := range map[string]string{
-		"tail discard orders 0":                     "name a cut with --cut: \"leat link tail list orders 0\"",
-		"tail export orders x --cut 3":              "x is not a partition",
-		"tail export orders 0 --cut 3 --format csv": "write json or log",
-		"tail replay orders 0 --cut 3":              "with --into",
-		"tail replay orders --cut 3 --into a":       "1 argument was given",
-		"tail list orders -- -1":                    "-1 is not a partition",
-		"tail list a 1 2":                           "3 arguments were given",
-		"tail restore":                              `"restore" is not a verb of "leat link tail"`,
+		"tail discard orders 0":                 "name a cut with --cut: \"leat link tail list orders 0\"",
+		"tail export orders x --cut 3":          "x is not a partition",
+		"tail export orders 0 --cut 3 --as csv": "write json or log",
+		"tail replay orders 0 --cut 3":          "with --into",
+		"tail replay orders --cut 3 --into a":   "1 argument was given",
+		"tail list orders -- -1":                "-1 is not a partition",
+		"tail list a 1 2":                       "3 arguments were given",
+		"tail restore":                          `"restore" is not a verb of "leat link tail"`,
 	} {
 		if code, _, errs := f.run(t, strings.Fields(line)...); code != exitUsage || !strings.Contains(errs, says) {
 			t.Errorf("leat link %s ends with %d: %s\nwant %s", line, code, errs, says)
@@ -358,7 +358,7 @@ func TestTailDiscard(t *testing.T) {
 // TestTailReplay proves that the records of a tail are written into a topic in their order, with headers that say where they were, and without those of transactions that were not committed unless all are
 // asked for; that where it stopped is told, and that it goes on from there; and that nothing is written of a tail that is damaged.
 func TestTailReplay(t *testing.T) {
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "into", "all"))
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "kept", "all"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +393,7 @@ func TestTailReplay(t *testing.T) {
 		}
 	}
 	f.data[1][len(f.data[1])-1] ^= 1
-	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into into", "is damaged")
+	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into kept", "is damaged")
 	f.data[1][len(f.data[1])-1] ^= 1
 	refuse := true
 	c.ControlKey(int16(kmsg.Produce), func(q kmsg.Request) (kmsg.Response, error, bool) {
@@ -414,10 +414,10 @@ func TestTailReplay(t *testing.T) {
 		}
 		return resp, nil, true
 	})
-	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into into", "has stopped before offset 10: go on with --from 10", "mirrors one of another cluster, so nobody can write to it here")
+	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into kept", "has stopped before offset 10: go on with --from 10", "mirrors one of another cluster, so nobody can write to it here")
 	refuse = false
-	f.expect(t, exitOK, "tail replay orders 0 --cut 3 --into into --from 11", "wrote 4 records of cut 3 of orders 0 into into", "left out 4 records")
-	if got := read("into", 4); !slices.Equal(got, []string{"11", "13", "16", "23"}) {
+	f.expect(t, exitOK, "tail replay orders 0 --cut 3 --into kept --from 11", "wrote 4 records of cut 3 of orders 0 into kept", "left out 4 records")
+	if got := read("kept", 4); !slices.Equal(got, []string{"11", "13", "16", "23"}) {
 		t.Errorf("written are %q", got)
 	}
 	var r tailReplay
@@ -442,13 +442,13 @@ func TestTailReplay(t *testing.T) {
 	}
 	f.expect(t, exitFailed, "tail replay orders 0 --cut 3 --into orders", "The topic orders mirrors one of another cluster")
 	r = tailReplay{}
-	_, out, errs := f.run(t, strings.Fields("tail replay orders 0 --cut 3 --into into -o json")...)
+	_, out, errs := f.run(t, strings.Fields("tail replay orders 0 --cut 3 --into kept -o json")...)
 	if json.Unmarshal([]byte(out), &r) != nil || r.Done || r.Written == 0 || r.Next == nil || !strings.Contains(errs, fmt.Sprintf("go on with --from %d: the connection is lost", *r.Next)) {
 		t.Errorf("%s%s", out, errs)
 	}
 	passes = 3
-	f.expect(t, exitOK, fmt.Sprint("tail replay orders 0 --cut 3 --into into --from ", *r.Next), "wrote")
-	if got := read("into", 9)[4:]; !slices.Equal(got, []string{"10", "11", "13", "16", "23"}) {
+	f.expect(t, exitOK, fmt.Sprint("tail replay orders 0 --cut 3 --into kept --from ", *r.Next), "wrote")
+	if got := read("kept", 9)[4:]; !slices.Equal(got, []string{"10", "11", "13", "16", "23"}) {
 		t.Errorf("written are %q", got)
 	}
 }

@@ -320,6 +320,19 @@ type SilentNode struct {
 	Problem string `json:"problem"`
 }
 
+// UncutReplica is a replica that cannot make a cut of the metadata: it neither leads nor follows until it can.
+type UncutReplica struct {
+	PartitionPlace
+	Node    int32  `json:"node"`
+	Problem string `json:"problem"`
+}
+
+// TailSum is how many tails there are.
+type TailSum struct {
+	Tails int   `json:"tails"`
+	Bytes int64 `json:"bytes"`
+}
+
 // LinkServer is what a node does about links. Package node implements it; nil in ControllerConfig.Linking: the node has no links. All methods may be called concurrently.
 type LinkServer interface {
 	// ListMirrors tells of the partitions that this node leads and that mirror by a link, in any order. It takes no time: it asks nobody.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,9 @@ const (
 	mostNotes       = 20
 	mostDifferences = 100
 	mostValue       = 200
+	// mostTailProblems is how many problems with tails, and replicas that cannot be cut, a node tells of, and mostCounted how many of its tails are counted.
+	mostTailProblems = 20
+	mostCounted      = 10_000
 )
 
 func serveLinks(c *Controller) *command[LinkRequest, LinkAnswer] {
@@ -589,4 +593,48 @@ func DescribeMirrors(ctx context.Context, c *Controller, l *meta.Link, topics []
 		}
 		q.After = &a.Partitions[len(a.Partitions)-1].PartitionPlace
 	}
+}
+
+// listOwnUncut lists some of the replicas of this node that cannot make a cut, in their order.
+func listOwnUncut(c *Controller, isWanted func(topic string) bool) []UncutReplica {
+	list := slices.DeleteFunc(c.cfg.Tails.ListUncut(), func(r UncutReplica) bool { return !isWanted(r.Topic) })
+	slices.SortFunc(list, compareUncut)
+	list = list[:min(len(list), mostTailProblems)]
+	for i := range list {
+		list[i].Node, list[i].Problem = c.cfg.Quorum.cfg.NodeID, cutText(list[i].Problem, mostReason)
+	}
+	return list
+}
+
+func compareUncut(a, b UncutReplica) int {
+	return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Node, b.Node))
+}
+
+// tellCuts tells what this node has kept of a link's topics, and which of its replicas of them cannot make a cut.
+func tellCuts(c *Controller, m *meta.Image, l *meta.Link, topics []string) (sum TailSum, uncut []UncutReplica) {
+	if c.cfg.Tails == nil {
+		return sum, nil
+	}
+	isWanted := map[string]bool{}
+	for _, t := range mirrorsOf(m, l.ID, topics) {
+		isWanted[t.Name] = true
+	}
+	list, _, _ := c.cfg.Tails.ListTails(new(TailRequest), mostCounted)
+	for i := range list {
+		if isWanted[list[i].Topic] {
+			sum.Tails, sum.Bytes = sum.Tails+1, sum.Bytes+list[i].Bytes
+		}
+	}
+	return sum, listOwnUncut(c, func(topic string) bool { return isWanted[topic] })
+}
+
+// addCuts adds to the answer about a link what nodes have kept, and which of their replicas cannot make a cut.
+func (all *linkAnswers) addCuts(a *LinkAnswer) {
+	for _, id := range slices.Sorted(maps.Keys(all.byNode)) {
+		of := all.byNode[id]
+		a.Tails.Tails, a.Tails.Bytes = a.Tails.Tails+of.Tails.Tails, a.Tails.Bytes+of.Tails.Bytes
+		a.Uncut = append(a.Uncut, of.Uncut[:min(len(of.Uncut), mostTailProblems)]...)
+	}
+	slices.SortFunc(a.Uncut, compareUncut)
+	a.Uncut = a.Uncut[:min(len(a.Uncut), mostTailProblems)]
 }

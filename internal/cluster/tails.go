@@ -82,19 +82,6 @@ type TailProblem struct {
 	Text string `json:"text"`
 }
 
-// UncutReplica is a replica that cannot make a cut of the metadata: it neither leads nor follows until it can.
-type UncutReplica struct {
-	PartitionPlace
-	Node    int32  `json:"node"`
-	Problem string `json:"problem"`
-}
-
-// TailSum is how many tails there are.
-type TailSum struct {
-	Tails int   `json:"tails"`
-	Bytes int64 `json:"bytes"`
-}
-
 // TailAnswer is the answer to a TailRequest.
 type TailAnswer struct {
 	Tails    []TailStatus   `json:"tails,omitempty"`    // of TailList, in the order of TailPlace and of nodes

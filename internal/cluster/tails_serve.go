@@ -19,8 +19,6 @@ import (
 const (
 	// mostTails is how many tails a page lists; those of one cut are never parted. With the longest names they fit into maxCommand.
 	mostTails = 1000
-	// mostTailProblems is how many problems, and replicas that cannot be cut, a node tells of.
-	mostTailProblems = 20
 	// maxTailRequests is how many requests about tails are served at a time, of administrators and of nodes each: each may have a page of a tail in memory, three times.
 	maxTailRequests = 4
 	// listTailsTime is how long another node may take to list its tails, and handleTailTime to read or discard one.
@@ -156,21 +154,6 @@ func serveOwnTails(c *Controller, q *TailRequest) (a TailAnswer, refused *contro
 	return a, nil, nil
 }
 
-// listOwnUncut lists some of the replicas of this node that cannot make a cut, in their order.
-func listOwnUncut(c *Controller, isWanted func(topic string) bool) []UncutReplica {
-	list := slices.DeleteFunc(c.cfg.Tails.ListUncut(), func(r UncutReplica) bool { return !isWanted(r.Topic) })
-	slices.SortFunc(list, compareUncut)
-	list = list[:min(len(list), mostTailProblems)]
-	for i := range list {
-		list[i].Node, list[i].Problem = c.cfg.Quorum.cfg.NodeID, cutText(list[i].Problem, mostReason)
-	}
-	return list
-}
-
-func compareUncut(a, b UncutReplica) int {
-	return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Node, b.Node))
-}
-
 // askForTails asks one node for what it has.
 func askForTails(ctx context.Context, c *Controller, node int32, q *TailRequest, within time.Duration) (a TailAnswer, refused *controller.Error, err error) {
 	if node == c.cfg.Quorum.cfg.NodeID {
@@ -288,8 +271,7 @@ func readTail(ctx context.Context, c *Controller, q *TailRequest) (a TailAnswer,
 	}
 	of, refused, err := askForTails(ctx, c, q.Node, q, handleTailTime)
 	if refused != nil || err != nil {
-		var unanswered *unansweredError
-		if errors.As(err, &unanswered) {
+		if _, isUnanswered := errors.AsType[*unansweredError](err); isUnanswered {
 			return a, refuseLink(controller.InvalidRequest, "Node %d, which has kept that, does not answer: try again when it does.", q.Node), nil
 		}
 		return a, refused, err
@@ -316,33 +298,4 @@ func discardTails(ctx context.Context, c *Controller, q *TailRequest) (a TailAns
 		}
 	}
 	return a
-}
-
-// tellCuts tells what this node has kept of a link's topics, and which of its replicas of them cannot make a cut.
-func tellCuts(c *Controller, m *meta.Image, l *meta.Link, topics []string) (sum TailSum, uncut []UncutReplica) {
-	if c.cfg.Tails == nil {
-		return sum, nil
-	}
-	isWanted := map[string]bool{}
-	for _, t := range mirrorsOf(m, l.ID, topics) {
-		isWanted[t.Name] = true
-	}
-	list, _, _ := c.cfg.Tails.ListTails(&TailRequest{Verb: TailList}, mostTails)
-	for i := range list {
-		if isWanted[list[i].Topic] {
-			sum.Tails, sum.Bytes = sum.Tails+1, sum.Bytes+list[i].Bytes
-		}
-	}
-	return sum, listOwnUncut(c, func(topic string) bool { return isWanted[topic] })
-}
-
-// addCuts adds to the answer about a link what nodes have kept, and which of their replicas cannot make a cut.
-func (all *linkAnswers) addCuts(a *LinkAnswer) {
-	for _, id := range slices.Sorted(maps.Keys(all.byNode)) {
-		of := all.byNode[id]
-		a.Tails.Tails, a.Tails.Bytes = a.Tails.Tails+of.Tails.Tails, a.Tails.Bytes+of.Tails.Bytes
-		a.Uncut = append(a.Uncut, of.Uncut[:min(len(of.Uncut), mostTailProblems)]...)
-	}
-	slices.SortFunc(a.Uncut, compareUncut)
-	a.Uncut = a.Uncut[:min(len(a.Uncut), mostTailProblems)]
 }

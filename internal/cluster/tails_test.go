@@ -271,7 +271,7 @@ func TestTailReadsAreFew(t *testing.T) {
 					continue
 				}
 				if err == nil && (refused != nil || string(a.Data) != "page") {
-					err = fmt.Errorf("%v, %q", refused, a.Data)
+					err = errors.New(fmt.Sprint(refused, string(a.Data)))
 				}
 				results <- err
 				return

@@ -22,9 +22,8 @@ type metricsCollector struct {
 	sessions, topics, partitions              *prometheus.Desc
 	logBytes, faulted, journalDamaged, strays *prometheus.Desc
 	diskFree, diskTotal, diskFull             *prometheus.Desc
-	metaFaulted, metaFull                     *prometheus.Desc
-	metaApplied, metaRemembered               *prometheus.Desc
 	clockAhead                                *prometheus.Desc
+	metadataMetrics
 	producerMetrics
 	transactionMetrics
 	cleanerMetrics
@@ -32,6 +31,11 @@ type metricsCollector struct {
 	quotaMetrics
 	encryptionMetrics
 	tailMetrics
+}
+
+// metadataMetrics are the metrics of the metadata log.
+type metadataMetrics struct {
+	metaFaulted, metaFull, metaApplied, metaRemembered *prometheus.Desc
 }
 
 // producerMetrics are the metrics of what logs remember of idempotent producers.
@@ -77,6 +81,12 @@ func newMetricsCollector(n *Node) *metricsCollector {
 			bytesOut:        desc("network_sent_bytes_total", "Bytes sent to clients."),
 			requestMemory:   desc("request_memory_bytes", "Memory that requests being received take."),
 		},
+		metadataMetrics: metadataMetrics{
+			metaFaulted:    desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
+			metaFull:       desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
+			metaApplied:    desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
+			metaRemembered: desc("metadata_remembered_index", "Index of the metadata log up to which the logs on this node have followed it, according to the newest checkpoint: a start with a shorter metadata log is refused."),
+		},
 		producerMetrics: producerMetrics{
 			producers:        desc("producers", "Idempotent producers that the logs on this node remember; one that writes to several partitions counts in each."),
 			producerBytes:    desc("producer_memory_bytes", "Memory that those take, at most."),
@@ -97,10 +107,6 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		faulted:         desc("logs_faulted", "Logs with a fault, by reason: damage (a batch is not what it was, or a file is missing or too short; read-only), tainted (a write or a sync failed; read-only), refused (files could not be opened, read or written when a client last tried).", "reason"),
 		journalDamaged:  desc("journal_damaged", "1 if the journal was damaged at the start (acknowledged records may be missing), or can no longer be written."),
 		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not have; they are kept until you delete them, or as leat.stray.delete.enable allows."),
-		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
-		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
-		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
-		metaRemembered:  desc("metadata_remembered_index", "Index of the metadata log up to which the logs on this node have followed it, according to the newest checkpoint: a start with a shorter metadata log is refused."),
 		clockAhead:      desc("controller_clock_ahead_seconds", "How far the clock of the active controller's node was ahead of this node's at the last heartbeat; below 0: behind it."),
 		diskFull:        desc("disk_full", "1 while records are refused because the disk is full."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
@@ -159,7 +165,6 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	g.collectProducers(value)
 	g.collectTransactions(g.n.set, g.n.txns.Counts(), out)
 	g.collectFaults(value)
-	g.collectTails(g.n.set, value)
 	g.collectQuotas(&g.n.quotas, w, out)
 	g.collectAudit(g.n.audit, out)
 	g.collectEncryption(g.n.encryption, g.n.wire.Stats(), out)
@@ -180,8 +185,9 @@ func (g *metricsCollector) collectProducers(value func(d *prometheus.Desc, kind 
 // faultReasons are the reasons of leat_logs_faulted.
 var faultReasons = [...]string{storage.LogDamaged: "damage", storage.LogTainted: "tainted", storage.LogRefused: "refused"}
 
-// collectFaults sends the metrics of faults of the disk and the logs.
+// collectFaults sends the metrics of faults of the disk and the logs, and of cuts.
 func (g *metricsCollector) collectFaults(value func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string)) {
+	g.collectTails(g.n.set, value)
 	var logs [len(faultReasons)]int64
 	for _, f := range g.n.store.Faults() {
 		logs[f.Kind]++

@@ -365,16 +365,17 @@ func (w *keptWorld) hook(op vfs.Op, _ string) error {
 }
 
 // open opens the store on what is left, with its keeper and committer run by hand.
-func (w *keptWorld) open(tb *testing.T) {
-	tb.Helper()
+func (w *keptWorld) open(t *testing.T) {
+	t.Helper()
 	cfg := testConfig(vfs.NewFaulty(w.mem, w.hook), "data")
 	w.boots++
 	cfg.BootID = strconv.Itoa(w.boots)
-	w.s = quietStore(tb, cfg)
+	w.s = quietStore(t, cfg)
 }
 
 // step does one random thing.
 func (w *keptWorld) step(tb testing.TB) {
+	tb.Helper()
 	if w.rng.IntN(4) == 0 {
 		w.failIn = 1 + w.rng.IntN(6)
 	}
@@ -395,6 +396,7 @@ func (w *keptWorld) step(tb testing.TB) {
 
 // comeBack has the log be on this node again, where it makes the last cut first.
 func (w *keptWorld) comeBack(tb testing.TB) {
+	tb.Helper()
 	w.failIn = 0
 	w.l = w.s.Log(w.id, "topic", cutOptions(), func(*Log) {})
 	for range 50 { // something may be left of the one that went
@@ -419,6 +421,7 @@ func (w *keptWorld) comeBack(tb testing.TB) {
 
 // discard discards a tail that may be there, until it is gone or a sync has failed.
 func (w *keptWorld) discard(tb testing.TB) {
+	tb.Helper()
 	number := 1 + w.rng.Int32N(w.made)
 	w.doubted = number
 	_, isThere := w.want[number]
@@ -444,6 +447,7 @@ func (w *keptWorld) discard(tb testing.TB) {
 
 // compare compares the tails with what must be there; doubted is the cut whose tail may be gone.
 func (w *keptWorld) compare(tb testing.TB, doubted int32) {
+	tb.Helper()
 	list, err := TailsOf(w.s, w.id)
 	if err != nil {
 		tb.Fatal(err)
@@ -468,6 +472,7 @@ func TestCrashInDiscards(t *testing.T) {
 
 // keptRun runs a world through three crashes.
 func keptRun(t *testing.T, seed uint64) {
+	t.Helper()
 	w := &keptWorld{rng: rand.New(rand.NewPCG(seed, 11)), mem: vfs.NewMem(), made: 3}
 	w.open(t)
 	w.l, w.want = cutThrice(t, w.s)
