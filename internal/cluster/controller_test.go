@@ -386,6 +386,8 @@ func TestOnlyItself(t *testing.T) {
 		"a change of links with half an id":      {peer.LinksChange, `{"kind":"remove link","linkId":"x"}`, false},
 		"a node that manages links":              {peer.LinksServe, `{"verb":"list"}`, false},
 		"an administrator that asks for mirrors": {peer.LinksShow, `{}`, true},
+		"an administrator that asks for groups":  {peer.LinkPositions, `{}`, true},
+		"an administrator that asks for ends":    {peer.MirrorEnds, `{}`, true},
 	} {
 		d := credential.DialAsNode(w.self(2), incarnationOf(2), target, rand.Reader)
 		if c.administrator {
