@@ -24,7 +24,7 @@ type fakeSourceGroups struct {
 	positions     map[string]map[position.Place]int64
 	hidden        map[string]bool // groups that the login may not see
 	deniesRecords bool            // the login may not read __consumer_offsets
-	polls         int             // of groups
+	deniesLists   bool            // the login may not list groups
 }
 
 func (g *fakeSourceGroups) find(q *kmsg.FindCoordinatorRequest) kmsg.Response {
@@ -41,6 +41,10 @@ func (g *fakeSourceGroups) find(q *kmsg.FindCoordinatorRequest) kmsg.Response {
 
 func (g *fakeSourceGroups) list(broker int32) kmsg.Response {
 	r := kmsg.NewPtrListGroupsResponse()
+	if g.deniesLists {
+		r.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		return r
+	}
 	for name := range g.positions {
 		if broker == 1 && !g.hidden[name] {
 			r.Groups = append(r.Groups, kmsg.ListGroupsResponseGroup{Group: name, ProtocolType: "consumer", GroupState: "Empty"})
@@ -52,7 +56,6 @@ func (g *fakeSourceGroups) list(broker int32) kmsg.Response {
 func (g *fakeSourceGroups) fetch(q *kmsg.OffsetFetchRequest) kmsg.Response {
 	r := kmsg.NewPtrOffsetFetchResponse()
 	for i := range q.Groups {
-		g.polls++
 		one := kmsg.NewOffsetFetchResponseGroup()
 		one.Group = q.Groups[i].Group
 		if g.hidden[one.Group] {

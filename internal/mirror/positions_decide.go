@@ -230,7 +230,7 @@ func (p *positions) decideGroup(now int64, g *position.ToldGroup) (changes []pos
 		if int(s.Partition) >= p.here[s.Topic].partitions { // it comes with the partition
 			continue
 		}
-		c := position.Change{Group: g.Name, Topic: s.Topic, Partition: s.Place.Partition, Was: was[s.Place]}
+		c := position.Change{Group: g.Name, Topic: s.Topic, Partition: s.Partition, Was: was[s.Place]}
 		if s.Deletes {
 			c.Kind = position.Deletes
 		} else {

@@ -413,3 +413,31 @@ func TestPositionsAreChosen(t *testing.T) {
 		}
 	}
 }
+
+// TestPositionsAreChecked proves that a check says how positions would be followed, and what to do if they could not.
+func TestPositionsAreChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		change   func(c *fakeCluster)
+		settings []meta.LinkSetting
+		want     string
+	}{
+		"tailed":    {func(*fakeCluster) {}, nil, "their positions are here within a second"},
+		"no right":  {func(c *fakeCluster) { c.groups.deniesRecords = true }, nil, "polled every 5 s, since the login lacks READ of __consumer_offsets: 0 groups may be seen"},
+		"no groups": {func(c *fakeCluster) { delete(c.topics, "__consumer_offsets") }, nil, "as long as the source shows no __consumer_offsets"},
+		"neither": {func(c *fakeCluster) { c.groups.deniesRecords, c.groups.deniesLists = true, true }, nil, "cannot be followed: Listing the groups of the source: GROUP_AUTHORIZATION_FAILED"},
+		"off":     {func(*fakeCluster) {}, []meta.LinkSetting{{Key: "positions", Value: "off"}}, "do not follow the source, as positions says"},
+	} {
+		withGroups(t, nil, func(g *groupsHere) {
+			g.source.change(func() { c.change(g.source) })
+			l := &meta.Link{Name: "north", Settings: append([]meta.LinkSetting{{Key: "bootstrap.servers", Value: "b1:9092"}, {Key: "topics", Value: "orders"}}, c.settings...)}
+			found := g.service.Check(g.Context(), l, nil)
+			text := strings.Join(found.Steps, "\n")
+			for _, w := range found.Warnings {
+				text += "\n" + w.Text
+			}
+			if len(found.Problems) > 0 || !strings.Contains(text, c.want) {
+				g.Errorf("%s: no %q in\n%s\n%+v", name, c.want, text, found.Problems)
+			}
+		})
+	}
+}

@@ -80,13 +80,17 @@ func (s *site) awaitCommitted(group, want string) {
 }
 
 // setPosition commits a position of a group without members.
-func setPosition(t *testing.T, cl *kgo.Client, group, topic string, partition int32, offset int64, metadata string) {
+func setPosition(t *testing.T, cl *kgo.Client, group string, o kadm.Offset) {
 	t.Helper()
 	of := kadm.Offsets{}
-	of.Add(kadm.Offset{Topic: topic, Partition: partition, At: offset, LeaderEpoch: -1, Metadata: metadata})
+	of.Add(o)
 	if err := kadm.NewClient(cl).CommitAllOffsets(deadline(t), group, of); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func at(topic string, partition int32, offset int64, metadata string) kadm.Offset {
+	return kadm.Offset{Topic: topic, Partition: partition, At: offset, LeaderEpoch: -1, Metadata: metadata}
 }
 
 // positionsTask is how the task for positions does; nil: no node tells.
@@ -129,10 +133,10 @@ func TestPositionsFollow(t *testing.T) {
 		t.Errorf("the consumers have read %d records there and %d others here", len(first), len(rest))
 	}
 	cl := there.client()
-	setPosition(t, cl, "audit", "orders", 0, 90, "by hand")
-	setPosition(t, cl, "audit", "orders", 1, 50, "")
+	setPosition(t, cl, "audit", at("orders", 0, 90, "by hand"))
+	setPosition(t, cl, "audit", at("orders", 1, 50, ""))
 	here.awaitCommitted("audit", "north.orders-0:90 by hand north.orders-1:50")
-	setPosition(t, cl, "audit", "orders", 0, 10, "")
+	setPosition(t, cl, "audit", at("orders", 0, 10, ""))
 	here.awaitCommitted("audit", "north.orders-0:10 north.orders-1:50")
 }
 
@@ -144,13 +148,13 @@ func TestPositionsOfActiveGroups(t *testing.T) {
 	here.link(there, nil)
 	here.awaitMirrored(there, "orders")
 	cl := there.client()
-	setPosition(t, cl, "billing", "orders", 0, 10, "")
+	setPosition(t, cl, "billing", at("orders", 0, 10, ""))
 	here.awaitCommitted("billing", "orders-0:10")
 	member := here.client(kgo.ConsumerGroup("billing"), kgo.ConsumeTopics("orders"), kgo.DisableAutoCommit())
 	if fs := member.PollRecords(deadline(t), 5); fs.NumRecords() != 5 || fs.Records()[0].Offset != 10 {
 		t.Fatalf("the member here reads %v", fs.Records())
 	}
-	setPosition(t, cl, "billing", "orders", 0, 70, "")
+	setPosition(t, cl, "billing", at("orders", 0, 70, ""))
 	eventually(t, "the position is left alone", func() bool {
 		st := here.positionsTask()
 		return st != nil && st.Positions.Held["the group has members here"] == 1
@@ -160,10 +164,10 @@ func TestPositionsOfActiveGroups(t *testing.T) {
 	}
 	member.Close()
 	here.awaitCommitted("billing", "orders-0:15")
-	setPosition(t, cl, "other", "orders", 0, 33, "") // behind it in time, so that what came before was decided on
+	setPosition(t, cl, "other", at("orders", 0, 33, "")) // behind it in time, so that what came before was decided on
 	here.awaitCommitted("other", "orders-0:33")
 	here.awaitCommitted("billing", "orders-0:15")
-	setPosition(t, cl, "billing", "orders", 0, 71, "")
+	setPosition(t, cl, "billing", at("orders", 0, 71, ""))
 	here.awaitCommitted("billing", "orders-0:71")
 }
 
@@ -176,7 +180,7 @@ func TestPositionsOfTransactions(t *testing.T) {
 	here.link(there, nil)
 	here.awaitMirrored(there, "in")
 	s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(there.ports...), kgo.TransactionalID("copier"), kgo.ConsumerGroup("copy"), kgo.ConsumeTopics("in"), kgo.DefaultProduceTopic("out"),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets())
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +188,7 @@ func TestPositionsOfTransactions(t *testing.T) {
 	copySome(t, s, 30, kgo.TryCommit)
 	here.awaitCommitted("copy", "in-0:30")
 	copySome(t, s, 30, kgo.TryAbort)
-	setPosition(t, there.client(), "later", "in", 0, 5, "")
+	setPosition(t, there.client(), "later", at("in", 0, 5, ""))
 	here.awaitCommitted("later", "in-0:5")
 	here.awaitCommitted("copy", "in-0:30")
 	copySome(t, s, 40, kgo.TryCommit)
@@ -209,7 +213,7 @@ func TestPositionsAreBounded(t *testing.T) {
 	there.produce("orders", 20)
 	var want, bounded []string
 	for p := range 6 {
-		setPosition(t, there.client(), "billing", "orders", int32(p), int64(15+p*2), "mine")
+		setPosition(t, there.client(), "billing", at("orders", int32(p), int64(15+p*2), "mine"))
 		want = append(want, fmt.Sprintf("orders-%d:%d mine", p, 15+p*2))
 		if bounded = append(bounded, want[p]); 15+p*2 > 20 {
 			bounded[p] = fmt.Sprintf("orders-%d:20", p)
@@ -231,7 +235,7 @@ func TestPositionsSurviveRestarts(t *testing.T) {
 	groups := func(offset int64) {
 		t.Helper()
 		for g := range 6 {
-			setPosition(t, cl, fmt.Sprint("group-", g), "orders", 0, offset, "")
+			setPosition(t, cl, fmt.Sprint("group-", g), at("orders", 0, offset, ""))
 		}
 	}
 	await := func(offset int) {
