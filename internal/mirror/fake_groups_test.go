@@ -215,6 +215,9 @@ func (g *groupsHere) change(c *position.Change) position.Outcome {
 		}
 	case position.Commits:
 		g.setLocked(string(c.Group), at, c.Offset, true)
+		p := g.positions[string(c.Group)][at]
+		p.Metadata = c.Metadata
+		g.positions[string(c.Group)][at] = p
 	case position.Confirms:
 		was.IsAging = false
 		g.positions[string(c.Group)][at] = was
