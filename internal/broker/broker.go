@@ -55,7 +55,7 @@ type Config struct {
 	// ProducerIDs reserves a block of producer ids that no other node gets.
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
-	Groups *group.Service
+	Groups       *group.Service
 	Coordination // what coordinators on this node need of others
 	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.
 	Transactions Transactions
