@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/cluster"
+	"github.com/leatstream/leat/internal/record"
 )
 
 // consumeSome has a consumer of a group read so many records of a topic, commit, and leave. It returns them.
@@ -260,7 +261,8 @@ func TestPositionsSurviveRestarts(t *testing.T) {
 		}
 		return true
 	})
-	before := here.offsetsEnd()
+	before := int64(-1)
+	eventually(t, "all groups have coordinators", func() bool { before = here.offsetsEnd(); return before >= 0 })
 	for i, n := range here.nodes {
 		if _, is := n.quorum.Leading(); is {
 			here.stop(i)
@@ -272,19 +274,31 @@ func TestPositionsSurviveRestarts(t *testing.T) {
 		st := here.positionsTask()
 		return st != nil && st.Positions.Groups == 6 && st.Last.After(began)
 	})
-	if after := here.offsetsEnd(); after != before {
+	after := int64(-1)
+	eventually(t, "all groups have coordinators again", func() bool { after = here.offsetsEnd(); return after >= 0 })
+	if after != before {
 		t.Errorf("%d records were written for what was here already", after-before)
 	}
 }
 
-// offsetsEnd is how many records the partitions of groups have together; -1: some have no leader now.
+// offsetsEnd is how many records the logs of groups have together; -1: some have no leader now.
 func (s *site) offsetsEnd() (sum int64) {
 	for p := range s.partitions("__consumer_offsets") {
-		_, high := s.limits("__consumer_offsets", p)
-		if high < 0 {
+		end := record.Offset(-1)
+		for _, n := range s.nodes {
+			if n == nil {
+				continue
+			}
+			if of := n.set.Partition("__consumer_offsets", int32(p)); of != nil && of.CheckLeader(record.NoEpoch) == nil {
+				if e, err := of.End(); err == nil {
+					end = e
+				}
+			}
+		}
+		if end < 0 {
 			return -1
 		}
-		sum += high
+		sum += int64(end)
 	}
 	return sum
 }
