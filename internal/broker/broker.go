@@ -55,12 +55,8 @@ type Config struct {
 	// ProducerIDs reserves a block of producer ids that no other node gets.
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
-	Groups *group.Service
-	// MirrorEnds tells up to where partitions that mirror have records, in their order, whichever nodes lead them. It asks others only for those that others lead. known tells whose end is known; nil:
-	// nothing mirrors.
-	MirrorEnds func(ctx context.Context, places []MirrorPlace) (ends []position.Extent, known []bool)
-	// EnsureTopic creates the topic of a kind of coordinators if there is none, and returns when it exists.
-	EnsureTopic func(ctx context.Context, name string) error
+	Groups       *group.Service
+	Coordination // what coordinators on this node need of others
 	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.
 	Transactions Transactions
 	// Txns coordinates the transactions of which this node leads the partition of txn.Topic; nil: there are none.
@@ -104,6 +100,15 @@ type Config struct {
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
 	// FetchSessionBytes is the memory for all incremental fetch sessions; 0: MostFetchSessionBytes.
 	FetchSessionBytes int64
+}
+
+// Coordination is what the coordinators of a node need of other nodes.
+type Coordination struct {
+	// EnsureTopic creates the topic of a kind of coordinators if there is none, and returns when it exists.
+	EnsureTopic func(ctx context.Context, name string) error
+	// MirrorEnds tells up to where partitions that mirror have records, in their order, whichever nodes lead them. It asks others only for those that others lead. known tells whose end is known; nil:
+	// nothing mirrors.
+	MirrorEnds func(ctx context.Context, places []MirrorPlace) (ends []position.Extent, known []bool)
 }
 
 // Permissions say what decides what clients may do. The functions may be called by any goroutine.

@@ -100,7 +100,7 @@ func (c *replicated) start(id int32, settings map[string]string) *replicatedBrok
 	groups := group.New(group.Config{Logger: log, Partitions: func() int32 { return 0 }})
 	b, err := New(Config{
 		NodeID: id, Logger: log, Image: c.image.Load, Set: n.set, Context: c.t.Context,
-		Groups: groups, EnsureTopic: func(context.Context, string) error { return nil },
+		Groups: groups, Coordination: Coordination{EnsureTopic: func(context.Context, string) error { return nil }},
 		Contact:     func() Contact { return Contact(n.contact.Load()) },
 		ProducerIDs: func(context.Context) (first, count int64, err error) { return int64(id) * 1000, 1000, nil },
 		Static:      static, LogDir: "/data", Quorum: func() quorum.Status { return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}} },

@@ -29,7 +29,8 @@ func TestLinkDescribeShowsPositions(t *testing.T) {
 			},
 		},
 		{
-			&cluster.PositionsStatus{Mode: "polled", Why: "the link may not read __consumer_offsets of the source"}, time.Time{},
+			&cluster.PositionsStatus{Mode: "polled", Why: "the link may not read __consumer_offsets of the source"},
+			time.Time{},
 			[]string{"are polled every 5 s, since the link may not read __consumer_offsets of the source: 0 positions of 0 groups\n", "not all that the source has is here yet", `"leat link doctor north" prints the right`},
 		},
 		{&cluster.PositionsStatus{Mode: "off"}, time.Now(), []string{`"leat link alter north --positions on"`}},

@@ -388,6 +388,8 @@ func TestOnlyItself(t *testing.T) {
 		"an administrator that asks for mirrors": {peer.LinksShow, `{}`, true},
 		"a node that manages tails":              {peer.TailsServe, `{"verb":"list"}`, false},
 		"an administrator that asks for tails":   {peer.TailsShow, `{"verb":"list"}`, true},
+		"an administrator that asks for groups":  {peer.LinkPositions, `{}`, true},
+		"an administrator that asks for ends":    {peer.MirrorEnds, `{}`, true},
 	} {
 		d := credential.DialAsNode(w.self(2), incarnationOf(2), target, rand.Reader)
 		if c.administrator {

@@ -77,6 +77,7 @@ func (s *Service) Check(ctx context.Context, l *meta.Link, secrets []byte) *Repo
 	c.checkBrokers(ctx)
 	c.checkTopics(ctx)
 	c.checkAccess(ctx)
+	c.checkPositions(ctx)
 	c.checkClock(ctx)
 	return c.r
 }

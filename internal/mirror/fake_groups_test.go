@@ -24,7 +24,7 @@ type fakeSourceGroups struct {
 	positions     map[string]map[position.Place]int64
 	hidden        map[string]bool // groups that the login may not see
 	deniesRecords bool            // the login may not read __consumer_offsets
-	polls         int             // of groups
+	deniesLists   bool            // the login may not list groups
 }
 
 func (g *fakeSourceGroups) find(q *kmsg.FindCoordinatorRequest) kmsg.Response {
@@ -41,6 +41,10 @@ func (g *fakeSourceGroups) find(q *kmsg.FindCoordinatorRequest) kmsg.Response {
 
 func (g *fakeSourceGroups) list(broker int32) kmsg.Response {
 	r := kmsg.NewPtrListGroupsResponse()
+	if g.deniesLists {
+		r.ErrorCode = kerr.GroupAuthorizationFailed.Code
+		return r
+	}
 	for name := range g.positions {
 		if broker == 1 && !g.hidden[name] {
 			r.Groups = append(r.Groups, kmsg.ListGroupsResponseGroup{Group: name, ProtocolType: "consumer", GroupState: "Empty"})
@@ -52,7 +56,6 @@ func (g *fakeSourceGroups) list(broker int32) kmsg.Response {
 func (g *fakeSourceGroups) fetch(q *kmsg.OffsetFetchRequest) kmsg.Response {
 	r := kmsg.NewPtrOffsetFetchResponse()
 	for i := range q.Groups {
-		g.polls++
 		one := kmsg.NewOffsetFetchResponseGroup()
 		one.Group = q.Groups[i].Group
 		if g.hidden[one.Group] {
@@ -212,6 +215,9 @@ func (g *groupsHere) change(c *position.Change) position.Outcome {
 		}
 	case position.Commits:
 		g.setLocked(string(c.Group), at, c.Offset, true)
+		p := g.positions[string(c.Group)][at]
+		p.Metadata = c.Metadata
+		g.positions[string(c.Group)][at] = p
 	case position.Confirms:
 		was.IsAging = false
 		g.positions[string(c.Group)][at] = was

@@ -62,8 +62,10 @@ type positions struct {
 	wake       chan struct{} // of size 1; filled: the machine may have changed groups
 	mirrors    *position.Mirrors
 	here       map[string]mirrorHere // the topics of mirrors, by their names here
-	comparedAt time.Time             // when all groups were compared last
-	pause      time.Duration         // until the next comparison
+	image      *meta.Image           // of which mirrors and here are, at mirroredAt
+	mirroredAt time.Time
+	comparedAt time.Time     // when all groups were compared last
+	pause      time.Duration // until the next comparison
 
 	mu      sync.Mutex // guards the fields below
 	machine *position.Machine
@@ -151,7 +153,7 @@ func (p *positions) follow(ctx context.Context) {
 // begin makes a new machine.
 func (p *positions) begin() {
 	most := cmp.Or(p.s.s.cfg.PositionBytes, mostPositionBytes) / int64(max(p.s.s.cfg.Image().Links().Len(), 1))
-	p.mirrors, p.here = position.NewMirrors(nil), nil
+	p.mirrors, p.here, p.image = position.NewMirrors(nil), nil, nil
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.machine = position.New(position.Config{Groups: p.s.set.Groups, MaxBytes: most, AheadMillis: p.keptAhead()})

@@ -62,9 +62,14 @@ func (p *positions) decide(ctx context.Context) {
 
 // followMirrors takes which topics mirror by the link now. If these are others, all groups are compared anew.
 func (p *positions) followMirrors() {
+	img := p.s.s.cfg.Image()
+	if img == p.image && time.Since(p.mirroredAt) < positionsAgain {
+		return
+	}
+	p.image, p.mirroredAt = img, time.Now()
 	here, list := map[string]mirrorHere{}, []position.Mirror{}
 	p.s.mu.Lock()
-	for t := range p.s.s.cfg.Image().Mirrors(p.s.link.ID) {
+	for t := range img.Mirrors(p.s.link.ID) {
 		if !FollowsPositions(t, p.s.link.ID) {
 			continue
 		}
@@ -230,7 +235,7 @@ func (p *positions) decideGroup(now int64, g *position.ToldGroup) (changes []pos
 		if int(s.Partition) >= p.here[s.Topic].partitions { // it comes with the partition
 			continue
 		}
-		c := position.Change{Group: g.Name, Topic: s.Topic, Partition: s.Place.Partition, Was: was[s.Place]}
+		c := position.Change{Group: g.Name, Topic: s.Topic, Partition: s.Partition, Was: was[s.Place]}
 		if s.Deletes {
 			c.Kind = position.Deletes
 		} else {
@@ -362,10 +367,10 @@ func (p *positions) carryOut(ctx context.Context, changes []position.Change) {
 				}
 				for i, o := range a.Outcomes {
 					switch o {
-					case position.Done, position.WasActive, position.NotHere: // the next comparison finds what is left to do
+					case position.Done, position.WasActive: // the next comparison finds what is left to do
 					case position.WasChanged:
 						repeat(some[i:i+1], positionsTick)
-					default:
+					default: // also if the coordinator does not know yet that the topic mirrors
 						repeat(some[i:i+1], positionsAgain)
 					}
 				}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/budget"
-	"github.com/leatstream/leat/internal/group/commit"
 	"github.com/leatstream/leat/internal/mirror/position"
 	"github.com/leatstream/leat/internal/mirror/source"
 	"github.com/leatstream/leat/internal/record"
@@ -278,7 +277,7 @@ func (t *tail) apply(number int32, part *tailPart, raw []byte) error {
 		case errors.Is(err, position.ErrFull):
 			t.end(err)
 			return err
-		case errors.Is(err, commit.ErrNewer):
+		case errors.Is(err, position.ErrNewer):
 			t.p.refuseTailLocked(tailAgain, "the source has records of its groups that this version of Leat does not know")
 			t.end(errRecordsGone)
 			return err

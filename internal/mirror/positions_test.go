@@ -30,7 +30,7 @@ func withGroups(t *testing.T, change func(c *mirror.Config), test func(g *groups
 		})
 		g.source.create("orders", 6, 1)
 		g.source.create("__consumer_offsets", 3, 2)
-		g.link(append(settings, meta.LinkSetting{Key: "topics", Value: "orders"})...)
+		g.link(append(settings, meta.LinkSetting{Key: "topics", Value: "orders,late"})...)
 		g.await("the topic is made", func() bool { return len(g.names()) == 1 })
 		test(g)
 	})
@@ -101,7 +101,15 @@ func TestPositionsAreTailed(t *testing.T) {
 func TestPositionsAreReadAnew(t *testing.T) {
 	for _, fetchMax := range []int16{13, 11} {
 		withGroups(t, nil, func(g *groupsHere) {
-			g.source.change(func() { g.source.fetchMax = fetchMax })
+			anew := func(change func()) { // while nobody can be asked
+				g.source.stop(1)
+				g.source.stop(2)
+				g.source.change(change)
+				time.Sleep(time.Second)
+				g.source.restart(1)
+				g.source.restart(2)
+			}
+			anew(func() { g.source.fetchMax = fetchMax })
 			g.source.commit("billing", "orders", 0, 10)
 			g.source.commit("billing", "orders", 0, 20)
 			g.awaitAt("billing", "orders-0:20")
@@ -112,10 +120,20 @@ func TestPositionsAreReadAnew(t *testing.T) {
 			g.source.stop(1)
 			g.source.commit("billing", "orders", 0, 30)
 			g.awaitAt("billing", "orders-0:30")
-			g.source.change(func() { // another topic of the name
-				g.source.topics["__consumer_offsets"].id = [16]byte{9, 15: 99}
+			g.source.restart(1)
+			g.source.stop(1)
+			g.source.stop(2)
+			g.source.create("__consumer_offsets", 3, 99) // another one, whose log looks like that of before
+			g.source.change(func() {
+				p := g.source.topics["__consumer_offsets"].partitions[0]
+				p.leader, p.epoch, p.epochStart = 2, 1, map[int32]int64{1: 0}
 			})
-			g.source.commit("billing", "orders", 0, 40)
+			for _, name := range []string{"first", "billing", "a", "b", "c"} {
+				g.source.commit(name, "orders", 0, 40)
+			}
+			g.source.restart(1)
+			g.source.restart(2)
+			g.awaitAt("first", "orders-0:40")
 			g.awaitAt("billing", "orders-0:40")
 		})
 	}
@@ -128,7 +146,7 @@ func TestPositionsArePolled(t *testing.T) {
 		at := position.Place{Topic: "orders", Partition: 3}
 		g.source.change(func() {
 			g.source.groups.deniesRecords = true
-			g.source.groups.positions = map[string]map[position.Place]int64{"billing": {at: 10}, "secret": {at: 11}, "gone": {at: 12}}
+			g.source.groups.positions = map[string]map[position.Place]int64{"billing": {at: 10}, "secret": {at: 11}, "gone": {at: 12}, "unseen": {at: 13}}
 		})
 		g.await("they are polled", func() bool {
 			st := g.task("positions")
@@ -137,6 +155,7 @@ func TestPositionsArePolled(t *testing.T) {
 		g.awaitAt("billing", "orders-3:10")
 		g.awaitAt("secret", "orders-3:11")
 		g.awaitAt("gone", "orders-3:12")
+		g.awaitAt("unseen", "orders-3:13")
 		began := time.Now()
 		g.source.change(func() { g.source.groups.positions["billing"][at] = 4 })
 		g.awaitAt("billing", "orders-3:4")
@@ -155,6 +174,15 @@ func TestPositionsArePolled(t *testing.T) {
 		}
 		if st := g.task("positions"); st.State != mirror.TaskWaiting || !strings.Contains(st.Reason, "may not see the positions of 1 group of the source") {
 			g.Errorf("%+v", st)
+		}
+		rack := "r"
+		g.source.change(func() { delete(g.source.groups.positions, "unseen") })
+		g.must(&controller.LinksChange{Kind: controller.ChangeLink, LinkID: linkID, Change: &controller.LinkChange{Settings: map[string]*string{"client.rack": &rack}}})
+		g.awaitAt("unseen", "-") // which the next machine has never seen
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := g.text("secret"); got != "orders-3:11" {
+			g.Errorf("the group that is hidden is at %s after all was asked for anew", got)
 		}
 		g.source.change(func() { g.source.groups.deniesRecords = false })
 		g.source.commit("billing", "orders", 3, 50)
@@ -302,16 +330,21 @@ func TestManyPositions(t *testing.T) {
 		for k := range 6 { // more than one page
 			g.source.commit("wide", "orders", int32(k), 77)
 		}
+		for i := range 150 { // more than a message in bytes
+			o := &commit.Offset{At: 1, Epoch: record.NoEpoch, Metadata: strings.Repeat("m", 4000), Time: time.Now().UnixMilli(), Expires: commit.NoExpiry}
+			g.source.append(1, &record.Builder{}, fmt.Sprintf("large%03d", i), position.Place{Topic: "orders"}, o)
+		}
+		const all = groups + 1 + 150
 		count := func() (n int) {
 			g.set(func(g *groupsHere) { n = len(g.positions) })
 			return n
 		}
-		g.await("half of them are here", func() bool { return count() == groups/2+1 })
+		g.await("half of them are here", func() bool { return count() == all-groups/2 })
 		g.await("it is told", func() bool { return strings.Contains(g.task("positions").Reason, "waited for a coordinator here") })
 		g.set(func(g *groupsHere) { delete(g.away, 2) })
-		g.await("all are here", func() bool { return count() == groups+1 })
+		g.await("all are here", func() bool { return count() == all })
 		g.awaitAt("wide", "orders-0:77 orders-1:77 orders-2:77 orders-3:77 orders-4:77 orders-5:77")
-		if n := len(g.takeChanges()); n != groups+6 {
+		if n := len(g.takeChanges()); n != all+5 {
 			g.Errorf("%d changes were made", n)
 		}
 		rack := "r"
@@ -319,7 +352,7 @@ func TestManyPositions(t *testing.T) {
 		g.must(&controller.LinksChange{Kind: controller.ChangeLink, LinkID: linkID, Change: &controller.LinkChange{Settings: map[string]*string{"client.rack": &rack}}})
 		g.await("all is read again", func() bool {
 			st := g.task("positions")
-			return st.Positions != nil && st.Positions.Groups == groups+1 && st.Last.After(began)
+			return st.Positions != nil && st.Positions.Groups == all && st.Last.After(began)
 		})
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
@@ -412,4 +445,50 @@ func TestPositionsAreChosen(t *testing.T) {
 			t.Errorf("%v: %v", s, err)
 		}
 	}
+}
+
+// TestPositionsAreChecked proves that a check says how positions would be followed, and what to do if they could not.
+func TestPositionsAreChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		change   func(c *fakeCluster)
+		settings []meta.LinkSetting
+		want     string
+	}{
+		"tailed":    {func(*fakeCluster) {}, nil, "their positions are here within a second"},
+		"no right":  {func(c *fakeCluster) { c.groups.deniesRecords = true }, nil, "polled every 5 s, since the login lacks READ of __consumer_offsets: 0 groups may be seen"},
+		"no groups": {func(c *fakeCluster) { delete(c.topics, "__consumer_offsets") }, nil, "as long as the source shows no __consumer_offsets"},
+		"neither":   {func(c *fakeCluster) { c.groups.deniesRecords, c.groups.deniesLists = true, true }, nil, "cannot be followed: Listing the groups of the source: GROUP_AUTHORIZATION_FAILED"},
+		"off":       {func(*fakeCluster) {}, []meta.LinkSetting{{Key: "positions", Value: "off"}}, "do not follow the source, as positions says"},
+	} {
+		withGroups(t, nil, func(g *groupsHere) {
+			g.source.change(func() { c.change(g.source) })
+			l := &meta.Link{Name: "north", Settings: append([]meta.LinkSetting{{Key: "bootstrap.servers", Value: "b1:9092"}, {Key: "topics", Value: "orders"}}, c.settings...)}
+			found := g.service.Check(g.Context(), l, nil)
+			text := strings.Join(found.Steps, "\n")
+			for _, w := range found.Warnings {
+				text += "\n" + w.Text
+			}
+			if len(found.Problems) > 0 || !strings.Contains(text, c.want) {
+				g.Errorf("%s: no %q in\n%s\n%+v", name, c.want, text, found.Problems)
+			}
+		})
+	}
+}
+
+// TestPositionsOfNewMirrors proves that positions that were there before their topic was mirrored are here as soon as it is, and those of new partitions when these are.
+func TestPositionsOfNewMirrors(t *testing.T) {
+	withGroups(t, nil, func(g *groupsHere) {
+		g.source.commit("billing", "late", 0, 10)
+		g.source.commit("billing", "late", 2, 12)
+		g.source.commit("billing", "orders", 0, 3)
+		g.awaitAt("billing", "orders-0:3")
+		g.source.create("late", 1, 7)
+		began := time.Now()
+		g.awaitAt("billing", "late-0:10 orders-0:3")
+		g.source.grow("late", 3)
+		g.awaitAt("billing", "late-0:10 late-2:12 orders-0:3")
+		if d := time.Since(began); d > 12*time.Second {
+			g.Errorf("they were here after %v", d)
+		}
+	})
 }

@@ -16,6 +16,9 @@ const (
 	maxInflated = 256 << 20
 )
 
+// ErrNewer is the error of a record that a later version of Kafka has written.
+var ErrNewer = commit.ErrNewer
+
 // Config says what a Machine follows.
 type Config struct {
 	Groups   *names.Filter // the groups, by their names
@@ -89,7 +92,7 @@ func (m *Machine) Restart(number int32) {
 }
 
 // Read applies a batch of one partition whose checksum is right. Batches come in the order of the log, and records that were read already are left out. now is when the batch came.
-// It fails with ErrFull, or with the error of a record that a later version of Kafka has written (commit.ErrNewer): then positions cannot be followed by records. It fails with an error of
+// It fails with ErrFull, or with the error of a record that a later version of Kafka has written (ErrNewer): then positions cannot be followed by records. It fails with an error of
 // package record if the batch itself cannot be read. All before the record in question is applied.
 func (m *Machine) Read(number int32, b record.Batch, now int64) error {
 	p := &m.partitions[number]
