@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,12 +63,23 @@ func (r *round) compareACLs(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			p = follow.ACLs(r.s.set.acls, aclStateOf(r.image(), r.s.link.ID, append(theirs, again...)))
+			p = follow.ACLs(r.s.set.acls, aclStateOf(r.image(), r.s.link.ID, unite(theirs, again)))
 			break
 		}
 	}
 	r.warnings = append(r.warnings, p.Warnings...)
 	return r.applyACLs(ctx, p.Steps)
+}
+
+// unite is what is in one of two lists, each once.
+func unite(a, b []meta.ACL) []meta.ACL {
+	all := map[meta.ACL]struct{}{}
+	for _, list := range [][]meta.ACL{a, b} {
+		for i := range list {
+			all[list[i]] = struct{}{}
+		}
+	}
+	return slices.Collect(maps.Keys(all))
 }
 
 func (r *round) describeACLs(ctx context.Context) ([]meta.ACL, error) {

@@ -160,7 +160,8 @@ func TestACLsFollowTheSource(t *testing.T) {
 		if s := r.task("acls"); s.State != mirror.TaskRunning || len(s.Notes) != 2 || !strings.Contains(s.Notes[0], "CREATE on cluster kafka-cluster from * is about the source itself") || !strings.Contains(s.Notes[1], "operation 16") {
 			r.Errorf("%+v", s)
 		}
-		all, few, asked := []meta.ACL{orders, group, role}, []meta.ACL{group, role}, 0 // asked is guarded by the source's mutex
+		ofCluster := aclOf(meta.Allow, "User:app", meta.Create, meta.ClusterResource, meta.ClusterName)
+		all, few, asked := []meta.ACL{orders, group, role, ofCluster}, []meta.ACL{group, role, ofCluster}, 0 // asked is guarded by the source's mutex
 		r.source.change(func() {
 			r.source.acls = func() []meta.ACL { // one of two brokers is behind
 				if asked++; asked%4 < 2 { // ACLs and roles
@@ -170,6 +171,9 @@ func TestACLsFollowTheSource(t *testing.T) {
 			}
 		})
 		r.awaitACLs(mine, ofGroup, first, ofRole)
+		if s := r.task("acls"); len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "is about the source itself") {
+			r.Errorf("%q", s.Notes)
+		}
 		r.setACLs(few...)
 		r.awaitACLs(mine, ofGroup, ofRole)
 
