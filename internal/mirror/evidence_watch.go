@@ -18,8 +18,9 @@ const watchEvery = time.Second
 
 // readings read the coordinators' log of a link's source.
 type readings struct {
-	mu   sync.Mutex   // guards the field below
-	list []*partition // by number; nil: it is not read, since this node leads nothing of the link, or there is none
+	mu       sync.Mutex   // guards the fields below
+	list     []*partition // by number; nil: it is not read, since this node leads nothing of the link, or there is none
+	isClosed bool         // the link was removed: nothing is read any more
 }
 
 // watch asks the source's brokers in turn who leads the partitions that this node mirrors, and has the coordinators' log be read while it leads any.
@@ -47,7 +48,7 @@ func (w *watch) look(ctx context.Context) {
 	}
 	own := l.s.partitionsOf(l.id)
 	if len(own) == 0 && !l.s.hasEnded(l.id) {
-		l.endReadings()
+		l.endReadings(false)
 		return
 	}
 	w.byName = map[string][]*partition{}
@@ -146,7 +147,7 @@ func (s *Service) linkOf(id meta.UUID) *link {
 func (l *link) read(partitions int) {
 	l.readings.mu.Lock()
 	defer l.readings.mu.Unlock()
-	for n := len(l.readings.list); n < partitions; n++ {
+	for n := len(l.readings.list); n < partitions && !l.readings.isClosed; n++ {
 		l.readings.list = append(l.readings.list, newReading(l, int32(n)))
 	}
 }
@@ -157,10 +158,11 @@ func (l *link) listReadings() []*partition {
 	return slices.Clone(l.readings.list)
 }
 
-// endReadings ends the reading of the coordinators' log, and forgets what was read.
-func (l *link) endReadings() {
+// endReadings ends the reading of the coordinators' log, and forgets what was read; with isLast for good.
+func (l *link) endReadings(isLast bool) {
 	l.readings.mu.Lock()
 	list := l.readings.list
+	l.readings.isClosed = l.readings.isClosed || isLast
 	l.readings.list = nil
 	l.readings.mu.Unlock()
 	for _, p := range list {

@@ -377,6 +377,34 @@ func TestTopicsArePromotedOneAfterAnother(t *testing.T) {
 	})
 }
 
+// TestLostDecisionsProveNothing proves that what the source's coordinators have lost in an unclean election is not believed any more, and that what they write then is.
+func TestLostDecisionsProveNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		again bool
+		want  []mirrorEnd
+	}{
+		"it is lost":              {false, []mirrorEnd{{7, 5, false}}},
+		"it is written once more": {true, []mirrorEnd{{7, 5, true}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inPromotion(t, true, func(r *promotionRig) {
+				r.source.write(0, 7, 4)
+				r.source.coordinate(txnOngoing, 4, 2, 0)
+				r.source.coordinate(txnCommit, 5, 2, 0)
+				r.settle()
+				r.source.elect("__transaction_state", 0, 2, 1)
+				if r.settle(); c.again {
+					r.source.coordinate(txnCommit, 5, 2, 0)
+					r.settle()
+				}
+				r.loseSource()
+				r.promote()
+				r.awaitPromoted(c.want, nil)
+			})
+		})
+	}
+}
+
 // TestManyPartitionsArePromoted proves that a thousand partitions are promoted within seconds, with transactions that are open in all of them, whose claims do not fit into one answer.
 func TestManyPartitionsArePromoted(t *testing.T) {
 	const partitions = 1000

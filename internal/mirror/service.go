@@ -174,7 +174,7 @@ func (s *Service) followLink(id meta.UUID, now *meta.Link) {
 	switch {
 	case now == nil && l != nil:
 		l.cancel()
-		l.endReadings()
+		l.endReadings(true)
 		delete(s.links, id)
 	case now == nil || s.closed:
 	case l == nil:

@@ -39,6 +39,17 @@ func (s *site) awaitPromoted(topic string) {
 // awaitClaims waits until the nodes here have so many claims about open transactions of a topic with a verdict, the number of a progress.Verdict.
 func (s *site) awaitClaims(topic string, count int, verdict uint8) {
 	s.t.Helper()
+	s.awaitClaimsOf(topic, count, verdict, true)
+}
+
+// awaitClosedClaims is awaitClaims for transactions that are committed and complete, and not open in the partition any more: they are known from the coordinators' log.
+func (s *site) awaitClosedClaims(topic string, count int) {
+	s.t.Helper()
+	s.awaitClaimsOf(topic, count, 2, false)
+}
+
+func (s *site) awaitClaimsOf(topic string, count int, verdict uint8, isOpen bool) {
+	s.t.Helper()
 	link := s.any().image.Load().Links().All()[0].ID
 	question, err := json.Marshal(map[string]any{"link": link})
 	if err != nil {
@@ -73,7 +84,7 @@ func (s *site) awaitClaims(topic string, count int, verdict uint8) {
 			}
 			for _, p := range a.Partitions {
 				for _, c := range p.Claims {
-					if p.Topic == topic && c.First >= 0 && c.Verdict == verdict {
+					if p.Topic == topic && (c.First >= 0) == isOpen && c.Verdict == verdict {
 						n++
 					}
 				}
