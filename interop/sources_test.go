@@ -42,6 +42,7 @@ func TestOldSources(t *testing.T) {
 		k.startAgain(0)
 		writeKinds(t, k.addrs(), "orders", 2, from.Add(time.Hour))
 		adm := kadm.NewClient(k.client())
+		awaitTopic(t, adm, "stamped", 1)
 		if _, err := adm.DeleteRecords(t.Context(), kadm.Offsets{"stamped": {0: {Topic: "stamped", At: 77}}}); err != nil {
 			t.Fatal(err)
 		}
@@ -145,6 +146,7 @@ func TestOldSourcesChange(t *testing.T) {
 		k.configure("old", nil)
 		k.brokers[0].kill(t) // so that it knows of that when it is there again
 		k.startAgain(0)
+		awaitTopic(t, adm, "old", 1)
 		k.writePlain("old")
 		l.verb("skip", "north", "old", "0")
 		l.awaitState("old", "FAILED") // what it has from before is as it was
