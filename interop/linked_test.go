@@ -241,7 +241,7 @@ func findTime(t *testing.T, cl *kgo.Client, topic string, partition int32, at in
 // hour after from, in no order.
 func writeKinds(t *testing.T, addrs []string, topic string, partitions int, from time.Time) {
 	t.Helper()
-	r := rand.New(rand.NewPCG(3, uint64(from.UnixNano())))
+	w := kindsWriter{topic, partitions, from, rand.New(rand.NewPCG(3, uint64(from.UnixNano())))}
 	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
 	for i, codec := range codecs {
 		opts := []kgo.Opt{kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(3000), kgo.RecordPartitioner(kgo.ManualPartitioner())}
@@ -250,24 +250,32 @@ func writeKinds(t *testing.T, addrs []string, topic string, partitions int, from
 			if err := inTransactions.BeginTransaction(); err != nil {
 				t.Fatal(err)
 			}
-			writeSome(t, inTransactions, topic, partitions, 40, from, r)
+			w.write(t, inTransactions, 40)
 			if err := inTransactions.EndTransaction(t.Context(), kgo.TransactionEndTry(n == 0)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		writeSome(t, quickClient(t, addrs, opts...), topic, partitions, 30, from, r)
-		writeSome(t, quickClient(t, addrs, append(opts, kgo.DisableIdempotentWrite())...), topic, partitions, 30, from, r)
+		w.write(t, quickClient(t, addrs, opts...), 30)
+		w.write(t, quickClient(t, addrs, append(opts, kgo.DisableIdempotentWrite())...), 30)
 	}
 }
 
-// writeSome writes records, one after the other into all partitions.
-func writeSome(t *testing.T, cl *kgo.Client, topic string, partitions, records int, from time.Time, r *rand.Rand) {
+// kindsWriter writes records into a topic, with times in the hour after from.
+type kindsWriter struct {
+	topic      string
+	partitions int
+	from       time.Time
+	rand       *rand.Rand
+}
+
+// write writes records, one after the other into all partitions.
+func (w *kindsWriter) write(t *testing.T, cl *kgo.Client, records int) {
 	t.Helper()
 	all := make([]*kgo.Record, records)
 	for i := range all {
 		all[i] = &kgo.Record{
-			Topic: topic, Partition: int32(i % partitions), Key: fmt.Append(nil, "k", i%7), Value: bytes.Repeat([]byte{byte('a' + r.IntN(26))}, 50+r.IntN(200)),
-			Timestamp: from.Add(time.Duration(r.Int64N(int64(time.Hour)))), Headers: []kgo.RecordHeader{{Key: "h", Value: []byte{byte(i)}}},
+			Topic: w.topic, Partition: int32(i % w.partitions), Key: fmt.Append(nil, "k", i%7), Value: bytes.Repeat([]byte{byte('a' + w.rand.IntN(26))}, 50+w.rand.IntN(200)),
+			Timestamp: w.from.Add(time.Duration(w.rand.Int64N(int64(time.Hour)))), Headers: []kgo.RecordHeader{{Key: "h", Value: []byte{byte(i)}}},
 		}
 	}
 	if err := cl.ProduceSync(t.Context(), all...).FirstErr(); err != nil {

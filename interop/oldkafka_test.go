@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -155,17 +154,6 @@ func (k *oldKafka) startAgain(place int) {
 		}
 		m, err := describeTopic(k.t, cl, "")
 		return err == nil && slices.ContainsFunc(m.Brokers, func(m kmsg.MetadataResponseBroker) bool { return m.NodeID == int32(place+1) })
-	})
-}
-
-// stop has a broker hand over what it leads, and end.
-func (k *oldKafka) stop(place int) {
-	k.t.Helper()
-	b := k.brokers[place]
-	b.signal(k.t, syscall.SIGTERM)
-	eventually(k.t, sourceTimeout, b.name+" ends", func() bool {
-		time.Sleep(20 * time.Millisecond)
-		return closed(b.done)
 	})
 }
 

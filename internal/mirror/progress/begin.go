@@ -90,7 +90,7 @@ func (m *Mirror) place(now time.Duration, r SourceRange) {
 	case m.log.End > r.HighWatermark: // there are no records here, so that nothing is lost
 		m.cut(now, r.HighWatermark)
 	case m.isHalted():
-		m.conclude(now, Mirroring, "", Range{})
+		m.conclude(now, Mirroring, "", m.accepted())
 	default:
 		d.Begin = r.HighWatermark
 		m.want = m.declare(d)

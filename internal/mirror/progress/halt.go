@@ -34,7 +34,7 @@ func (m *Mirror) conclude(now time.Duration, s State, reason string, r Range) {
 func (m *Mirror) refuse(now time.Duration, reason string) {
 	m.inbox.bad++
 	if m.inbox.bad >= enoughSigns || m.assignment.Durable.State == Failed {
-		m.conclude(now, Failed, reason, Range{})
+		m.conclude(now, Failed, reason, m.accepted())
 		return
 	}
 	m.lose(now, reason)

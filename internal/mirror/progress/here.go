@@ -41,10 +41,18 @@ func (h *here) position() record.Offset {
 	return o
 }
 
+// accepted is the last loss that was accepted. A state that is none keeps it: the log may not have gone on behind the loss yet, and nobody is to be asked for the same one again.
+func (h *here) accepted() Range {
+	if d := &h.assignment.Durable; d.State != Gap && d.State != TombstonesLost {
+		return d.Range
+	}
+	return Range{}
+}
+
 // isLossAccepted tells whether it is accepted that the records of a range are lost.
 func (h *here) isLossAccepted(r Range) bool {
-	d := &h.assignment.Durable
-	return d.State == Mirroring && d.Range.From <= r.From && r.To <= d.Range.To
+	a := h.accepted()
+	return a.From <= r.From && r.To <= a.To
 }
 
 // epochEnd is the last epoch of the log that is not above e, and its end.

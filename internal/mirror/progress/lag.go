@@ -182,7 +182,10 @@ type Lag struct {
 func (m *Mirror) Status(now time.Duration) Status {
 	s := Status{State: m.state(), Reason: m.pause.reason, RetryAt: m.pause.until, Source: m.source.Source, Log: m.log, Lag: m.fresh.lag(now, m.source.HighWatermark, m.position()), Tombstones: -1}
 	if d := &m.assignment.Durable; m.isHalted() && d.State != Restoring { // which waits for something, too
-		s.Reason, s.Range = d.Reason, d.Range
+		s.Reason = d.Reason
+		if d.State == Gap || d.State == TombstonesLost {
+			s.Range = d.Range
+		}
 	}
 	if m.fresh.tombstones != Never {
 		s.Tombstones = max(0, now-m.fresh.tombstones)

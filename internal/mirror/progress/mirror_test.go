@@ -437,6 +437,51 @@ func TestGap(t *testing.T) {
 	r.store(Append)
 }
 
+// TestFailedBehindGap proves that a loss which was accepted stays accepted if what follows it cannot be stored: the partition stays FAILED with that reason, and does not ask for the same loss again.
+func TestFailedBehindGap(t *testing.T) {
+	r := newRig(t, theTopic, 3, 3)
+	look := func() {
+		t.Helper()
+		r.fetch(Answer{Trouble: Trouble{Kind: OutOfRange}})
+		r.m.RangeFound(r.now, r.next(FindRange).ID, SourceRange{500, 900}, Trouble{})
+	}
+	old := r.raw(500, 3)
+	old[16] = 1 // the version of the batch
+	r.lead(3)
+	look()
+	r.declare(Gap)
+	r.m.Command(Accept)
+	r.declare(Mirroring)
+	look()
+	for i := range enoughSigns {
+		if i > 0 {
+			r.lead(3)
+			look()
+		}
+		r.fetch(Answer{Start: 500, HighWatermark: 900, Raw: old})
+	}
+	r.declare(Failed)
+	for range 3 { // it is looked at again
+		look()
+		if q := r.fetch(Answer{Start: 500, HighWatermark: 900, Raw: old}); q.Offset != 500 {
+			t.Errorf("the fetch is %+v", q)
+		}
+		if s := r.is(Failed); !strings.Contains(s.Reason, "offset 500") || s.Range != (Range{}) {
+			t.Errorf("%+v", s)
+		}
+		r.lead(3)
+	}
+	look()
+	r.fetch(Answer{Start: 500, HighWatermark: 900, Raw: r.raw(500, 3)})
+	r.declare(Mirroring)
+	look()
+	r.fetch(Answer{Start: 500, HighWatermark: 900, Raw: r.raw(500, 3)})
+	if a := r.store(Skip); a.Offset != 500 {
+		t.Errorf("the log goes on at %d", a.Offset)
+	}
+	r.store(Append)
+}
+
 // TestBadBatches proves that the good batches before a bad one are appended, that the bad one is asked for some more times, and that the reason says what is wrong with it.
 func TestBadBatches(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -58,7 +58,7 @@ func (m *Mirror) cut(now time.Duration, at record.Offset) {
 	case e != record.NoEpoch && e <= m.log.LastEpoch:
 		m.refuse(now, fmt.Sprintf("the source has lost the records from offset %d on without an election: its leader epoch is %d, and theirs %d", at, e, m.log.LastEpoch))
 	case m.isHalted():
-		m.conclude(now, Mirroring, "", Range{})
+		m.conclude(now, Mirroring, "", m.accepted())
 	default:
 		m.want = Action{Kind: Cut, Offset: at}
 	}

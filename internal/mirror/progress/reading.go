@@ -81,7 +81,7 @@ func (m *Mirror) sort(now time.Duration, a *Answer) {
 		m.loseTombstones(now, a.HighWatermark)
 		return
 	case m.isHalted():
-		m.conclude(now, Mirroring, "", Range{})
+		m.conclude(now, Mirroring, "", m.accepted())
 		return
 	case why.isNewer:
 		m.source.isLeaderKnown = false

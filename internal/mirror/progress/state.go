@@ -52,7 +52,7 @@ type Durable struct {
 	// State is Mirroring, a halt, Promoting or Promoted; or Cutting: all records here are to be dropped, and the mirror then begins anew; or Restoring, until all replicas are cut where the logs part.
 	State  State
 	Reason string // for people
-	// Range is what is lost, or may be: with Gap and TombstonesLost it waits to be accepted; with Mirroring it is accepted, so that the mirror goes on at the source's start if that is not above Range.To.
+	// Range is what is lost, or may be: with Gap and TombstonesLost it waits to be accepted; with any other state it is accepted, so that the mirror goes on at the source's start if that is not above Range.To.
 	Range Range
 	// HasBegun tells that it was decided where the mirror begins: at Begin, with the topic that had the id Topic (zero: the source had no ids). All later records are those of this topic.
 	HasBegun bool

@@ -189,7 +189,7 @@ func (m *Mirror) doubtSource(now time.Duration, s State, topic TopicID, reason s
 	m.dropWork()
 	m.comparison.proof = unproven
 	if m.source.doubt.add(now, s, topic, m.config.Confirm) || m.assignment.Durable.State == s {
-		m.conclude(now, s, reason, Range{})
+		m.conclude(now, s, reason, m.accepted())
 		return
 	}
 	m.fail(now, reason)
