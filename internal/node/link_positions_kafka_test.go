@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,10 +12,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/mirror/source"
 )
 
 // TestPositionsOfKafka proves, with an Apache Kafka as the source, that a consumer here goes on where its group was there, that positions of transactions wait for their markers, that resets and deletions are
-// followed, also after Kafka was killed, and that Kafka's own tool reads the records that are written here for all that.
+// followed, also after Kafka was killed, that a poll finds the same, and that Kafka's own tool reads the records that are written here for all that.
 func TestPositionsOfKafka(t *testing.T) {
 	k := newKafka(t, 1)
 	here := newSite(t, 1)
@@ -81,11 +83,43 @@ func TestPositionsOfKafka(t *testing.T) {
 	}
 	here.awaitCommitted("audit", "orders-0:10")
 	here.awaitCommitted("copy", "-")
+	k.comparePolls()
 	here.stop(0)
 	out := k.dump(here.dirs[0], group.Topic)
 	for _, want := range []string{`"group":"billing","topic":"orders"`, `"group":"audit","topic":"orders","partition":0`, `"version":"4"`, `"metadata":"by hand"`} {
 		if !strings.Contains(out, want) {
 			t.Errorf("Kafka's tool does not find %s:\n%.20000s", want, out)
+		}
+	}
+}
+
+// comparePolls proves that a poll finds the groups of Kafka, and the positions that Kafka tells of them, and none of a group that is not there.
+func (k *kafkaSite) comparePolls() {
+	k.t.Helper()
+	c, err := source.New(deadline(k.t), &source.Config{Brokers: k.ports})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer c.Close()
+	groups, err := c.ListGroups(deadline(k.t))
+	if slices.Sort(groups); err != nil || !slices.Equal(groups, []string{"audit", "billing"}) {
+		k.t.Errorf("%q, %v", groups, err)
+	}
+	found, err := c.FetchPositions(deadline(k.t), []string{"audit", "billing", "absent"})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	cl := k.client()
+	for i := range found {
+		var all []string
+		for _, p := range found[i].Positions {
+			all = append(all, fmt.Sprintf("%s-%d:%d", p.Topic, p.Partition, p.Offset))
+		}
+		if slices.Sort(all); len(all) == 0 {
+			all = []string{"-"}
+		}
+		if want := committed(k.t, cl, found[i].Group); found[i].Err != nil || strings.Join(all, " ") != want {
+			k.t.Errorf("%+v, want %s", found[i], want)
 		}
 	}
 }
