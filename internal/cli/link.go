@@ -53,7 +53,7 @@ type linkVerbs struct {
 func (a *app) newLink(dial linkDialer) *cobra.Command {
 	v := &linkVerbs{a, dial}
 	return newParent("link", "Mirror topics of other clusters", v.newCreate(), v.newAlter(), v.newList(), v.newDescribe(), v.newPause(), v.newResume(), v.newSkip(), v.newPromote(), v.newFailover(), v.newRestore(), v.newReport(),
-		v.newTail(), v.newDelete(), v.newDoctor(), v.newAgentToken(), v.newAgent())
+		tailVerbs{v}.newTail(), v.newDelete(), v.newDoctor(), v.newAgentToken(), v.newAgent())
 }
 
 // add gives a verb what all verbs about links have.

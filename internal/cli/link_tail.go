@@ -20,7 +20,10 @@ import (
 
 // A tail is what a cut has taken from a partition that mirrors, on one replica: its records are not the source's any more. Replicas that were behind have shorter ones.
 
-func (v *linkVerbs) newTail() *cobra.Command {
+// tailVerbs are the verbs about what cuts have taken.
+type tailVerbs struct{ *linkVerbs }
+
+func (v tailVerbs) newTail() *cobra.Command {
 	return newParent("tail", "Show, save, write again or discard records that a mirror has lost", v.newTailList(), v.newTailExport(), v.newTailReplay(), v.newTailDiscard())
 }
 
@@ -28,7 +31,7 @@ func (v *linkVerbs) newTail() *cobra.Command {
 const busyPause = 200 * time.Millisecond
 
 // askTails asks a node about tails, and waits no longer than --timeout.
-func (v *linkVerbs) askTails(ctx context.Context, n *linkNode, q *cluster.TailRequest) (cluster.TailAnswer, error) {
+func (v tailVerbs) askTails(ctx context.Context, n *linkNode, q *cluster.TailRequest) (cluster.TailAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, orDefault(v.timeout))
 	defer cancel()
 	for {
@@ -52,7 +55,7 @@ func (v *linkVerbs) askTails(ctx context.Context, n *linkNode, q *cluster.TailRe
 }
 
 // listTails lists tails, page by page.
-func (v *linkVerbs) listTails(ctx context.Context, n *linkNode, q cluster.TailRequest) (all cluster.TailAnswer, err error) {
+func (v tailVerbs) listTails(ctx context.Context, n *linkNode, q cluster.TailRequest) (all cluster.TailAnswer, err error) {
 	q.Verb = cluster.TailList
 	for {
 		a, err := v.askTails(ctx, n, &q)
@@ -104,7 +107,7 @@ func (t *tailArguments) read(args []string) error {
 }
 
 // findTails finds the tails of a cut.
-func (v *linkVerbs) findTails(ctx context.Context, n *linkNode, t *tailArguments, into string) (list []cluster.TailStatus, a cluster.TailAnswer, err error) {
+func (v tailVerbs) findTails(ctx context.Context, n *linkNode, t *tailArguments, into string) (list []cluster.TailStatus, a cluster.TailAnswer, err error) {
 	a, err = v.listTails(ctx, n, cluster.TailRequest{Topic: t.topic, Partition: &t.partition, Into: into})
 	if err != nil {
 		return nil, a, err
@@ -169,7 +172,7 @@ func chooseTail(list []cluster.TailStatus, node int32) (best *cluster.TailStatus
 }
 
 // pickTail finds the tails of a cut, and chooses one. What others have beside it is told.
-func (v *linkVerbs) pickTail(ctx context.Context, n *linkNode, t *tailArguments, into string) (*cluster.TailStatus, error) {
+func (v tailVerbs) pickTail(ctx context.Context, n *linkNode, t *tailArguments, into string) (*cluster.TailStatus, error) {
 	list, a, err := v.findTails(ctx, n, t, into)
 	if err != nil {
 		return nil, err
@@ -222,7 +225,7 @@ type keptTails struct {
 	Silent   []cluster.SilentNode   `json:"silentNodes"`
 }
 
-func (v *linkVerbs) newTailList() *cobra.Command {
+func (v tailVerbs) newTailList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list [TOPIC] [PARTITION]", Short: "List the records that mirrors have lost, and that are kept", Args: cobra.MaximumNArgs(2),
 		SuggestFor: []string{"ls", "show"},
@@ -308,7 +311,7 @@ type discardedTails struct {
 	Silent    []cluster.SilentNode  `json:"silentNodes"`
 }
 
-func (v *linkVerbs) newTailDiscard() *cobra.Command {
+func (v tailVerbs) newTailDiscard() *cobra.Command {
 	var t tailArguments
 	var isMeant bool
 	cmd := &cobra.Command{
@@ -331,7 +334,7 @@ has to be if some nodes have not answered.`,
 }
 
 // discardTails discards the tails of a cut, if that is meant.
-func (v *linkVerbs) discardTails(ctx context.Context, n *linkNode, t *tailArguments, isMeant bool) error {
+func (v tailVerbs) discardTails(ctx context.Context, n *linkNode, t *tailArguments, isMeant bool) error {
 	list, a, err := v.findTails(ctx, n, t, "")
 	if err != nil {
 		return fmt.Errorf("%v: %w", t, err)

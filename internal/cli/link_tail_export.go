@@ -28,7 +28,7 @@ type tailExport struct {
 	Records int64  `json:"records"` // without markers of transactions
 }
 
-func (v *linkVerbs) newTailExport() *cobra.Command {
+func (v tailVerbs) newTailExport() *cobra.Command {
 	var t tailArguments
 	var to string
 	kind := "json"
@@ -73,7 +73,7 @@ A segment file has the name that Kafka's tools want if --to names a directory: k
 }
 
 // exportTail writes a tail to a file, which has its name when all is there, or to the standard output.
-func (v *linkVerbs) exportTail(ctx context.Context, n *linkNode, t *cluster.TailStatus, kind, to string) error {
+func (v tailVerbs) exportTail(ctx context.Context, n *linkNode, t *cluster.TailStatus, kind, to string) error {
 	e := &tailExport{keptTail: showTail(t), Format: kind}
 	said := func() string {
 		where := ""
@@ -121,7 +121,7 @@ func (v *linkVerbs) exportTail(ctx context.Context, n *linkNode, t *cluster.Tail
 }
 
 // writeTail writes the records of a tail.
-func (v *linkVerbs) writeTail(ctx context.Context, n *linkNode, t *cluster.TailStatus, to io.Writer, e *tailExport) error {
+func (v tailVerbs) writeTail(ctx context.Context, n *linkNode, t *cluster.TailStatus, to io.Writer, e *tailExport) error {
 	var txns *transactions
 	if e.Format != "log" {
 		var err error

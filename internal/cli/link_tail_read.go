@@ -12,7 +12,7 @@ import (
 
 // tailReader reads the batches of a tail, one after the other. It believes nothing that the nodes send: each batch must be whole, with a right checksum, and behind the one before.
 type tailReader struct {
-	v    *linkVerbs
+	v    tailVerbs
 	n    *linkNode
 	tail *cluster.TailStatus
 
@@ -22,7 +22,7 @@ type tailReader struct {
 }
 
 // readTail begins to read a tail.
-func (v *linkVerbs) readTail(n *linkNode, t *cluster.TailStatus) *tailReader {
+func (v tailVerbs) readTail(n *linkNode, t *cluster.TailStatus) *tailReader {
 	return &tailReader{v: v, n: n, tail: t, next: record.Offset(t.First)}
 }
 

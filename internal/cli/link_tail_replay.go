@@ -49,7 +49,7 @@ type tailReplay struct {
 	Next    *int64 `json:"next,omitempty"` // from which offset to go on
 }
 
-func (v *linkVerbs) newTailReplay() *cobra.Command {
+func (v tailVerbs) newTailReplay() *cobra.Command {
 	var t replayArguments
 	cmd := &cobra.Command{
 		Use: "replay TOPIC PARTITION", Short: "Write the records that a cut has taken into a topic", Args: cobra.ExactArgs(2),
@@ -96,7 +96,7 @@ The producer is idempotent, so nothing is written twice while this runs. If it s
 }
 
 // replayTail writes the records of a tail into a topic. It reads all of the tail first, so that nothing is written of one that is damaged.
-func (v *linkVerbs) replayTail(ctx context.Context, n *linkNode, t *cluster.TailStatus, q *replayArguments) error {
+func (v tailVerbs) replayTail(ctx context.Context, n *linkNode, t *cluster.TailStatus, q *replayArguments) error {
 	txns, err := findTransactions(ctx, v.readTail(n, t))
 	if err != nil {
 		return fmt.Errorf("replaying %v: %w", &q.tailArguments, err)
@@ -137,7 +137,7 @@ func (v *linkVerbs) replayTail(ctx context.Context, n *linkNode, t *cluster.Tail
 
 // replayer writes the records of a tail.
 type replayer struct {
-	v        *linkVerbs
+	v        tailVerbs
 	q        *replayArguments
 	rules    topicRules
 	txns     *transactions
