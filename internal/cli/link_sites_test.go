@@ -105,7 +105,7 @@ func TestSitesArePromoted(t *testing.T) {
 	out, _ = runOn(t, here, data, "link failover north --yes --timeout 2m -o json", "", exitOK)
 	check(out, 1)
 	var r promotion
-	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Topics[0] != "orders" || r.Partitions[0].LastContact.After(gone.Add(time.Second)) {
+	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Topics[0] != "orders" || r.Partitions[0].LastContact == nil || r.Partitions[0].LastContact.After(gone.Add(time.Second)) {
 		t.Errorf("the source was gone at %v: %s", gone, out)
 	}
 	runOn(t, here, "", "produce orders", "here\n", exitOK)
