@@ -45,6 +45,9 @@ func (g *rig) awaitAsleep(least int64) int64 {
 // wait, and an append wakes each of them. A reader above the bound sleeps until its time is
 // over; it is not answered at once, again and again.
 func TestMillionWatchedPartitions(t *testing.T) {
+	if raceEnabled {
+		t.Skip("with the race detector a million takes minutes: TestUnknownPartitionsAreNotWatched and others watch fewer")
+	}
 	const each = 20_000
 	g := newRig(t)
 	g.topic("events", each)

@@ -271,6 +271,9 @@ const stopTheWorld = "GODEBUG=gcstoptheworld=1"
 // TestNoAnswerTakesMoreThanIsReserved proves for each API that the node serves that no request
 // takes more memory while it is served than was reserved for it, whatever it names.
 func TestNoAnswerTakesMoreThanIsReserved(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory of its own, and a quarter of an hour")
+	}
 	if !slices.Contains(os.Environ(), stopTheWorld) {
 		program, err := os.Executable()
 		if err != nil {

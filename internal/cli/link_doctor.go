@@ -148,6 +148,12 @@ func leastGrants(settings map[string]string, principal string, a *cluster.LinkAn
 	if principal == auth.Anonymous().String() {
 		notes = append(notes, "the link does not log in, so that a source that has ACLs knows it as "+principal+", as everybody who does not: --source-user and --source-password-file have it log in")
 	}
+	if !coveredBy(grants, transactionsTopic) && !coveredBy(grants, meta.AnyName) {
+		add(sourceGrant{
+			Resource: "topic", Name: transactionsTopic, Pattern: "literal", Operations: []string{"read"},
+			Why: "so that a failover knows how transactions have ended; without it those are aborted, and listed, that were committed in the last moments",
+		})
+	}
 	if settings[positionsKey] != "off" {
 		if !coveredBy(grants, offsetsTopic) && !coveredBy(grants, meta.AnyName) {
 			add(sourceGrant{
@@ -170,6 +176,9 @@ func leastGrants(settings map[string]string, principal string, a *cluster.LinkAn
 
 // offsetsTopic has the records of consumer groups at the source.
 const offsetsTopic = "__consumer_offsets"
+
+// transactionsTopic has those of transactions.
+const transactionsTopic = "__transaction_state"
 
 // addGroupGrants adds the rights by which positions of consumer groups are polled.
 func addGroupGrants(settings map[string]string, add func(sourceGrant)) {
