@@ -96,6 +96,17 @@ func (l *linked) awaitState(topic, state string) (one mirrored) {
 // limits are the starts and the high watermarks of the partitions of a topic.
 func limits(t *testing.T, cl *kgo.Client, topic string) (all [][2]int64) {
 	t.Helper()
+	eventually(t, sourceTimeout, "all partitions of "+topic+" answer", func() bool {
+		time.Sleep(20 * time.Millisecond)
+		all = tryLimits(t, cl, topic)
+		return len(all) > 0
+	})
+	return all
+}
+
+// tryLimits are the limits, unless a partition does not answer now.
+func tryLimits(t *testing.T, cl *kgo.Client, topic string) (all [][2]int64) {
+	t.Helper()
 	adm := kadm.NewClient(cl)
 	starts, err := adm.ListStartOffsets(t.Context(), topic)
 	if err != nil || starts.Error() != nil {
@@ -133,7 +144,7 @@ func (l *linked) awaitLimits(topic string) {
 	}()
 	eventually(l.t, sourceTimeout, topic+" is mirrored", func() bool {
 		time.Sleep(20 * time.Millisecond)
-		a, b = limits(l.t, l.there, topic), limits(l.t, l.near, topic)
+		a, b = tryLimits(l.t, l.there, topic), tryLimits(l.t, l.near, topic)
 		return len(a) > 0 && slices.Equal(a, b)
 	})
 }
