@@ -301,13 +301,9 @@ func (r *PartitionMirror) Check() error {
 		return errors.New("it is restored, and nobody knows by whom it was taken over")
 	case len(r.Lineages) > MaxLineages || len(r.Cuts) > MaxCuts:
 		return fmt.Errorf("%d lineages and %d cuts", len(r.Lineages), len(r.Cuts))
-	case r.IsDecided && r.State < PartitionPromoting || !r.IsDecided && len(r.Decisions) > 0 || len(r.Decisions) > MaxDecisions:
-		return fmt.Errorf("%d decisions about transactions in state %d", len(r.Decisions), r.State)
 	}
-	for _, d := range r.Decisions {
-		if d.Producer < 0 || d.Epoch < 0 || d.MarkerEpoch < d.Epoch || d.First < -1 {
-			return fmt.Errorf("a decision about a transaction: %+v", d)
-		}
+	if err := r.checkDecisions(); err != nil {
+		return err
 	}
 	for i, l := range r.Lineages {
 		if !isClusterID(l.Cluster) || l.Epoch < 0 || l.Start < 0 || i > 0 && (l.Epoch < r.Lineages[i-1].Epoch || l.Start <= r.Lineages[i-1].Start) {
@@ -320,6 +316,18 @@ func (r *PartitionMirror) Check() error {
 		}
 	}
 	return r.Parting.Check()
+}
+
+func (r *PartitionMirror) checkDecisions() error {
+	if r.IsDecided && r.State < PartitionPromoting || !r.IsDecided && len(r.Decisions) > 0 || len(r.Decisions) > MaxDecisions {
+		return fmt.Errorf("%d decisions about transactions in state %d", len(r.Decisions), r.State)
+	}
+	for _, d := range r.Decisions {
+		if d.Producer < 0 || d.Epoch < 0 || d.MarkerEpoch < d.Epoch || d.First < -1 {
+			return fmt.Errorf("a decision about a transaction: %+v", d)
+		}
+	}
+	return nil
 }
 
 // PartitionMirrorSet sets how far a partition of a topic mirrors that has a Mirror. One with a new cut stands behind the record that raises the partition's leader epoch,
