@@ -51,7 +51,7 @@ func (l Links) restoreMirror(a *MirrorTopic) (records []byte, refused *Error) {
 		}
 		next = *next.WithLineage(meta.Lineage{Cluster: link.Source, Epoch: fork.Epoch, Start: fork.Offset})
 		next.State, next.Reason, next.Gap, next.TombstonesSince = meta.PartitionRestoring, "", meta.OffsetRange{}, 0
-		next.IsDecided, next.Decisions = false, nil // of the promotion before
+		next.IsDecided, next.Decisions, next.Parting = false, nil, nil // of the promotion before
 		next.Begin = meta.MirrorBegin{IsDecided: true, Topic: a.Mirror.TopicID}
 		if err := next.Check(); err != nil {
 			return nil, refuse(InvalidRequest, "Partition %d of the topic %s: the metadata cannot have that: %v.", i, t.Name, err)
