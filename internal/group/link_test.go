@@ -187,6 +187,52 @@ func TestLinkLeavesOthersAlone(t *testing.T) {
 	})
 }
 
+// TestPositionsEndAtTheFork proves that a position which a link has made beyond the place where clients here began to write is given as that place, and one that it has made below it, or that a client has committed, as it is.
+func TestPositionsEndAtTheFork(t *testing.T) {
+	withLink(t, func(w *linkWorld) {
+		next := New(Config{Logger: slog.New(slog.DiscardHandler), Partitions: func() int32 { return testPartitions }, Forks: func(topic string, partition int32) (record.Offset, bool) {
+			return 50, topic == "t" && partition == 0
+		}})
+		w.Cleanup(next.Close)
+		for _, topic := range []string{"t", "other"} {
+			w.change(linkA, commits("beyond", topic, 70, nil))
+			w.change(linkA, commits("below", topic, 30, nil))
+			w.commitAs("client", topic, 70, hereT)
+		}
+		for p, log := range w.logs {
+			w.sv.StopLeading(int32(p))
+			next.StartLeading(int32(p), 2, log)
+		}
+		awaitLoaded(next)
+		given := func(group string, topics []kmsg.OffsetFetchRequestGroupTopic) (got []string) {
+			q := kmsg.NewOffsetFetchRequestGroup()
+			q.Group, q.Topics = group, topics
+			next.Fetch([]kmsg.OffsetFetchRequestGroup{q}, false, func(groups []kmsg.OffsetFetchResponseGroup) {
+				for _, topic := range groups[0].Topics {
+					for _, p := range topic.Partitions {
+						got = append(got, fmt.Sprintf("%s %d %d %q", topic.Topic, p.Offset, p.LeaderEpoch, *p.Metadata))
+					}
+				}
+			})
+			synctest.Wait()
+			return got
+		}
+		named := []kmsg.OffsetFetchRequestGroupTopic{{Topic: "t", Partitions: []int32{0}}}
+		if got := given("beyond", named); !slices.Equal(got, []string{`t 50 -1 ""`}) {
+			t.Errorf("beyond the fork: %q", got)
+		}
+		if got := given("beyond", nil); !slices.Contains(got, `t 50 -1 ""`) {
+			t.Errorf("in the list of all: %q", got)
+		}
+		if got := given("below", named); !slices.Equal(got, []string{`t 30 4 "m"`}) {
+			t.Errorf("below the fork: %q", got)
+		}
+		if got := given("client", named); len(got) != 1 || !strings.HasPrefix(got[0], "t 70 ") {
+			t.Errorf("of a client: %q", got)
+		}
+	})
+}
+
 // TestLinkMarksSurvive proves that what a link has made is known as such by the next coordinator, by the log alone, and that it is listed, page by page, and nothing else is.
 func TestLinkMarksSurvive(t *testing.T) {
 	withLink(t, func(w *linkWorld) {

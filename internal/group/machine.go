@@ -42,6 +42,7 @@ type Machine struct {
 	memory   *memory.Account // has the bytes of the groups and their offsets
 	names    *topicNames
 	classic  *classic.Host
+	forks    func(topic string, partition int32) (begin record.Offset, ok bool) // see Config.Forks
 
 	groups map[string]*group
 	open   map[int64]*transaction // the transactions with offsets that are open, by producer id

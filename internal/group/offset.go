@@ -155,7 +155,7 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup, stable
 	resp.Group = req.Group
 	g := m.findGroup(s, req.Group)
 	if req.Topics == nil {
-		resp.Topics = g.listOffsets(stable)
+		resp.Topics = g.listOffsets(m, stable)
 		return resp
 	}
 	resp.Topics = make([]kmsg.OffsetFetchResponseGroupTopic, len(req.Topics))
@@ -173,7 +173,7 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup, stable
 			if ok && isOtherTopic(o.Topic, t.TopicID) {
 				ok = false // the offset is that of a deleted topic with the same name
 			}
-			out.Partitions[j] = fetchedPartition(p, o, ok)
+			out.Partitions[j] = fetchedPartition(p, m.withinFork(t.Topic, p, o), ok)
 			if stable && g.isUnstable(t.Topic, p) {
 				out.Partitions[j] = unstablePartition(p)
 			}
@@ -186,8 +186,8 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup, stable
 func isOtherTopic(a, b [16]byte) bool { return a != b && a != [16]byte{} && b != [16]byte{} }
 
 // listOffsets returns all offsets of the group, in order. Offsets of a deleted topic, and of a
-// later one of its name, are told apart by their ids. The group may be nil. stable is that of Fetch.
-func (g *group) listOffsets(stable bool) []kmsg.OffsetFetchResponseGroupTopic {
+// later one of its name, are told apart by their ids. The group, which m has, may be nil. stable is that of Fetch.
+func (g *group) listOffsets(m *Machine, stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	if g == nil {
 		return []kmsg.OffsetFetchResponseGroupTopic{}
 	}
@@ -202,7 +202,7 @@ func (g *group) listOffsets(stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 				t.Partitions = nil
 			}
 			t.TopicID = k.topic
-			p := fetchedPartition(k.partition, k.toOffset(), true)
+			p := fetchedPartition(k.partition, m.withinFork(name.text, k.partition, k.toOffset()), true)
 			if stable && g.isUnstable(name.text, k.partition) {
 				p = unstablePartition(k.partition)
 			}
@@ -211,6 +211,17 @@ func (g *group) listOffsets(stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 		topics = append(topics, t)
 	}
 	return topics
+}
+
+// withinFork is a committed offset that is not of records which another cluster had and this one never got: see Config.Forks.
+func (m *Machine) withinFork(topic string, partition int32, o offset) offset {
+	if m.forks == nil || o.Link == [16]byte{} {
+		return o
+	}
+	if begin, ok := m.forks(topic, partition); ok && o.At > begin {
+		o.At, o.Epoch, o.Metadata = begin, record.NoEpoch, "" // they belong to another offset
+	}
+	return o
 }
 
 // fetchedPartition is the answer for a partition. Its offset is -1 if ok is false.

@@ -37,6 +37,9 @@ type Config struct {
 	// cannot have given the node's partitions to others for its silence; nil: that is always so. Offsets
 	// are not answered without, see package coord.
 	HasSession func() bool
+	// Forks tells from which offset on clients of this cluster have written a partition that was a mirror, and was promoted; nil: none was. A position that a link has made beyond that is of records
+	// which never came here: those that are there now are others, and the group has not seen them.
+	Forks func(topic string, partition int32) (begin record.Offset, ok bool)
 }
 
 // Client is the client that sent a request.
@@ -87,7 +90,9 @@ func New(cfg Config) *Service {
 		Logger:       cfg.Logger,
 		ReplyTimeout: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
-			return NewMachine(t, members, offsets, cfg.Settings, cfg.NewID)
+			m := NewMachine(t, members, offsets, cfg.Settings, cfg.NewID)
+			m.forks = cfg.Forks
+			return m
 		},
 	})}
 }

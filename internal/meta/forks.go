@@ -17,6 +17,20 @@ type MirrorFork struct {
 	Offset int64
 }
 
+// ForkOf is from which offset on clients of this cluster have written a partition that it has mirrored and promoted; ok is false for one that was not.
+func ForkOf(m *Image, topic string, partition int32) (begin int64, ok bool) {
+	t := m.Topic(topic)
+	if t == nil || partition < 0 || int(partition) >= len(t.Partitions) {
+		return 0, false
+	}
+	r := t.Partitions[partition].Mirror
+	if r == nil || r.State != PartitionPromoted || len(r.Lineages) == 0 {
+		return 0, false
+	}
+	own := r.Lineages[len(r.Lineages)-1]
+	return own.Start, own.Cluster == m.ClusterID
+}
+
 // FormatForks lists the forks of a topic that this cluster has promoted; "": it has not.
 func FormatForks(m *Image, t *Topic) string {
 	if t.Mirror == nil || t.Mirror.State != MirrorPromoted {

@@ -19,6 +19,22 @@ func TestForks(t *testing.T) {
 	if want := []MirrorFork{{"origin", 7, 100}, {"origin", 8, 0}, {}, {}}; err != nil || !slices.Equal(forks, want) {
 		t.Errorf("%q: %v, %v", text, forks, err)
 	}
+	img := &Image{ClusterID: "here"}
+	topic.Name = "t"
+	img.byName[shardOfName("t")] = map[string]*Topic{"t": topic}
+	for i := range topic.Partitions {
+		if r := topic.Partitions[i].Mirror; r != nil {
+			r.State = PartitionPromoted
+		}
+	}
+	for p, want := range map[int32]int64{0: 100, 1: 0, 2: -1, 3: -1, 4: -1} {
+		if begin, ok := ForkOf(img, "t", p); ok != (want >= 0) || ok && begin != want {
+			t.Errorf("partition %d: %d, %v", p, begin, ok)
+		}
+	}
+	if _, ok := ForkOf(img, "u", 0); ok {
+		t.Error("a topic that is not there has a fork")
+	}
 	for _, state := range []MirrorState{MirrorActive, MirrorPaused, MirrorPromoting} {
 		topic.Mirror = &Mirror{State: state, Path: []string{"origin"}}
 		if text := FormatForks(m, topic); text != "" {

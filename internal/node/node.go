@@ -34,6 +34,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/storage/lastrun"
@@ -324,6 +325,10 @@ func (n *Node) openEngine() error {
 		Partitions: n.offsetsPartitions,
 		Memory:     n.sizes.groups,
 		HasSession: func() bool { return hasSession(n) },
+		Forks: func(topic string, partition int32) (record.Offset, bool) {
+			begin, ok := meta.ForkOf(n.image.Load(), topic, partition)
+			return record.Offset(begin), ok
+		},
 	})
 	openTransactions(n)
 	openLinks(n)

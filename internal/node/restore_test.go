@@ -143,6 +143,36 @@ func TestRestore(t *testing.T) {
 	b.compareSegments(a, "orders", "orders", 2)
 }
 
+// TestPositionsAfterAPromotion proves that a group which was ahead of a mirror at the source reads, after a promotion, all that clients write here, from the first record on.
+func TestPositionsAfterAPromotion(t *testing.T) {
+	a, b := newSite(t, 1), newSite(t, 1)
+	a.create("orders", 1, nil)
+	a.produce("orders", 20)
+	b.linkAs("north", a)
+	b.awaitMirrored(a, "orders")
+	b.askLink(&cluster.LinkRequest{Verb: cluster.LinkPause, Name: "north", Topics: []string{"orders"}})
+	a.produce("orders", 11)
+	offsets := make(kadm.Offsets)
+	offsets.AddOffset("orders", 0, 31, -1)
+	if err := kadm.NewClient(a.client()).CommitAllOffsets(deadline(t), "billing", offsets); err != nil {
+		t.Fatal(err)
+	}
+	admin := kadm.NewClient(b.client())
+	at := func() int64 {
+		found, err := admin.FetchOffsets(deadline(t), "billing")
+		if o, ok := found.Lookup("orders", 0); err == nil && ok {
+			return o.At
+		}
+		return -1
+	}
+	eventually(t, "the position is here, within the mirror", func() bool { return at() == 20 })
+	promote(t, b, "orders")
+	b.produce("orders", 15)
+	if got := at(); got != 20 {
+		t.Errorf("the group goes on at %d, and the records from 20 on are new to it", got)
+	}
+}
+
 // TestRestoreIsRefused proves that a topic which the other cluster has not taken over, or does not have, is not restored, with the reason, and is as it was.
 func TestRestoreIsRefused(t *testing.T) {
 	a, b := newSite(t, 1), newSite(t, 1)
