@@ -56,7 +56,7 @@ test-interop-cluster: ## run the clients against three nodes, and the tests of S
 test-apps: ## run Kafka Streams, Connect, MirrorMaker 2 and Flink, and kill them and nodes (30 minutes)
 	cd interop && LEAT_INTEROP_APPS=1 $(GO) test -count=1 -timeout 90m -parallel 1 -v -run 'TestStreams|TestConnect|TestMirrorMaker|TestFlink' .
 
-test-sources: ## mirror Apache Kafka 2.1.1 and 2.8.2 while their brokers die and their topics change (five minutes)
+test-sources: ## mirror Apache Kafka 2.1.1 and 2.8.2 while their brokers die and their topics change (six minutes)
 	cd interop && LEAT_INTEROP_SOURCES=1 $(GO) test -count=1 -timeout 40m -parallel 1 -v -run 'TestOldSources|TestLinkReadsNearestReplica' .
 
 test-power: ## cut the power and kill the process under load ROUNDS (20) times; needs root and loop devices

@@ -16,6 +16,7 @@ import (
 // offsets on both sides; that it goes on after the broker was killed, and follows the start of the log; and that topics of the oldest formats fail with a reason, and go on when they are mended.
 func TestOldSources(t *testing.T) {
 	t.Parallel()
+	needsSources(t)
 	onOldVersions(t, func(t *testing.T, v *oldVersion) {
 		t.Helper()
 		k := startOldKafka(t, v, 1, "zookeeper.session.timeout.ms=2000")
