@@ -3,8 +3,6 @@ package position
 import (
 	"fmt"
 	"slices"
-
-	"github.com/leatstream/leat/internal/record"
 )
 
 const (
@@ -210,37 +208,4 @@ func (m *Machine) forgetAbsences(name string) {
 func (m *Machine) noteDeletion(name string) {
 	m.forgetAbsences(name)
 	m.noteChange(name)
-}
-
-// Promote decides what is to be done for a group before clients can write to topics that were mirrors: a position beyond the end of its partition, whoever has made it, becomes the end, as in
-// Position.Within. Else the group would leave out what is written there next. The steps are for groups with members, too. extent tells what a partition has, by its name here, with the leader epoch
-// that it gets; false: it is not being promoted.
-func Promote(here *Group, extent func(Place) (Extent, bool)) []Step {
-	var steps []Step
-	for i := range here.Positions {
-		o := &here.Positions[i]
-		e, ok := extent(o.Place)
-		if !ok {
-			continue
-		}
-		if given, _ := o.Within(e); given != o.Position {
-			steps = append(steps, Step{Group: here.Name, Place: o.Place, Position: given})
-		}
-	}
-	slices.SortFunc(steps, func(a, b Step) int { return comparePlaces(a.Place, b.Place) })
-	return steps
-}
-
-// Beyond counts the positions of a group that wait for records which the mirror does not have yet, and by how many offsets the farthest is ahead. extent is that of Promote.
-func Beyond(here *Group, extent func(Place) (Extent, bool)) (positions int, farthest record.Offset) {
-	for i := range here.Positions {
-		o := &here.Positions[i]
-		if e, ok := extent(o.Place); ok {
-			if _, beyond := o.Within(e); beyond > 0 {
-				positions++
-				farthest = max(farthest, beyond)
-			}
-		}
-	}
-	return positions, farthest
 }

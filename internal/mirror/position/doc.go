@@ -9,8 +9,8 @@
 //	                              '----abort--> forgotten
 //	tombstone ------------------------------> none -----Decide-----------> delete, if this link has made it
 //
-// A position is committed here as it is at the source: offsets are the same in a mirror. It may be beyond what the mirror has, so it is bounded when a client asks for it (Position.Within), and for
-// good when the topic is promoted (Promote), before clients can write to it.
+// A position is committed here as it is at the source: offsets are the same in a mirror. It may be beyond what the mirror has, so it is bounded when a client asks for it: by the end of the mirror (Position.Within), and
+// after a promotion by the place where clients here began to write (package group).
 //
 // The rules of Decide:
 //

@@ -566,7 +566,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// TestWithin proves what a client is told of a position while the mirror has less than the group has read, and what is committed for good when the topic is promoted.
+// TestWithin proves what a client is told of a position while the mirror has less than the group has read.
 func TestWithin(t *testing.T) {
 	e := position.Extent{End: 100, LastEpoch: 6, LeaderEpoch: 1000}
 	for _, c := range []struct {
@@ -586,19 +586,6 @@ func TestWithin(t *testing.T) {
 		got, beyond := c.p.Within(c.extent)
 		if got != c.want || beyond != c.beyond {
 			t.Errorf("%s: %+v and %d beyond, want %+v and %d", c.name, got, beyond, c.want, c.beyond)
-		}
-		g := &position.Group{Name: "g", IsActive: true, Positions: []position.Here{{Placed: position.Placed{Place: orders, Position: c.p}}, {Placed: position.Placed{Place: position.Place{Topic: "web"}, Position: c.p}}}}
-		extent := func(at position.Place) (position.Extent, bool) { return c.extent, at == orders }
-		steps := position.Promote(g, extent)
-		if isChanged := c.want != c.p; isChanged != (len(steps) == 1) || isChanged && (steps[0].Position != c.want || steps[0].Place != orders || steps[0].Deletes) {
-			t.Errorf("%s: at promotion %+v", c.name, steps)
-		}
-		wantBeyond := 0
-		if c.beyond > 0 {
-			wantBeyond = 1
-		}
-		if n, farthest := position.Beyond(g, extent); n != wantBeyond || farthest != c.beyond {
-			t.Errorf("%s: %d are beyond, the farthest by %d", c.name, n, farthest)
 		}
 	}
 }
