@@ -48,7 +48,7 @@ Only the source's brokers are dialled: those of --from, those that the source it
 --allow. What goes to them is the link's own: it logs in, and encrypts if it has to, through the agent. The certificates of the nodes are checked against --authority if it is given; without it, the token
 proves both ends, and that nobody stands between them.`,
 		Example: `  leat link agent --to mirror-1.south:9092 --token-file token --from kafka-1:9092
-  leat link agent --to m1:9092 --to m2:9092 --token-file token --from k1:9093 --source-config c.properties
+  leat link agent --to m1:9092 --to m2:9092 --token-file token --from k1:9093 --source-config c.conf
   leat link agent --to m1:9092 --token-file token --allow k1:9092 --allow k2:9092`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return v.runAgent(cmd, &f) },
 	}

@@ -367,7 +367,7 @@ func TestLinkRequestsAreChecked(t *testing.T) {
 	for _, g := range given {
 		about = append(about, fmt.Sprintf("%s %d %v %v", g.About, g.From, g.Refused, g.Err))
 	}
-	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "promote north a 1 <nil> <nil>", "failover north by force 1 <nil> <nil>", "agent-token north 0100000000000000 1 <nil> <nil>", "agent-revoke north 0200000000000000 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
+	want := []string{"create new 1 <nil> <nil>", "skip north a 0 7 1 <nil> <nil>", "agent-token north 0100000000000000 1 <nil> <nil>", "agent-revoke north 0200000000000000 1 <nil> <nil>", "promote north a 1 <nil> <nil>", "failover north by force 1 <nil> <nil>", "alter north 1 <nil> nothing was changed, since the check found problems: 1, of which the first is: It is away.", "delete north 1 No. <nil>"}
 	if !slices.Equal(about, want) {
 		t.Errorf("%q", about)
 	}
