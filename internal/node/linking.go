@@ -84,7 +84,7 @@ func (l *linking) follow(d *meta.Delta, img *meta.Image) {
 	if s := l.service.Load(); s != nil {
 		s.Apply(d, img)
 	}
-	if d.Brokers {
+	if d.Brokers && l.hub != nil {
 		l.hub.NoteNodes()
 	}
 	if len(d.Links) > 0 {
