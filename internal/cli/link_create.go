@@ -192,7 +192,7 @@ is for topics that come.`,
 
 // unsettable are the settings that a link need not have.
 func unsettable() []string {
-	return append([]string{lossKey, rackKey, excludeKey, mapKey, prefixKey, renameKey, startKey, throttleKey, viaKey}, accessKeys()...)
+	return append([]string{lossKey, rackKey, excludeKey, mapKey, prefixKey, renameKey, startKey, throttleKey, viaKey, groupsKey, noGroupsKey, positionsKey, aheadKey}, accessKeys()...)
 }
 
 // findUnset finds the settings that go back to their defaults: those that are named, and all of a login that another one replaces.

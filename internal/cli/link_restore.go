@@ -13,10 +13,12 @@ import (
 // restoredTopics is the output of the verb that has topics mirror again.
 type restoredTopics struct {
 	Link     string              `json:"link"`
-	Source   string              `json:"source"`   // the cluster id of the source
-	Restored bool                `json:"restored"` // false: nothing was changed
-	Topics   []cluster.LinkTopic `json:"topics"`   // that are restored, or would be
-	More     int                 `json:"more"`     // how many topics are not listed
+	Source   string              `json:"source"`     // the cluster id of the source
+	Restored bool                `json:"restored"`   // false: nothing was changed
+	Topics   []cluster.LinkTopic `json:"topics"`     // that are restored, or would be
+	More     int                 `json:"moreTopics"` // how many are not listed
+	// Warnings are of topics that the source has taken over, and that cannot be restored: they are as they were.
+	Warnings []cluster.LinkProblem `json:"warnings"`
 }
 
 func (v *linkVerbs) newRestore() *cobra.Command {
@@ -54,9 +56,12 @@ func (v *linkVerbs) restore(ctx context.Context, cmd *cobra.Command, n *linkNode
 	if err != nil {
 		return fmt.Errorf("link %s: %w", q.Name, err)
 	}
-	r := restoredTopics{Link: q.Name, Source: a.Source, Restored: !q.DryRun && a.Changed, Topics: append([]cluster.LinkTopic{}, a.Topics...), More: a.More}
+	r := restoredTopics{Link: q.Name, Source: a.Source, Restored: !q.DryRun && a.Changed, Topics: append([]cluster.LinkTopic{}, a.Topics...), More: a.More, Warnings: append([]cluster.LinkProblem{}, a.Warnings...)}
 	if err := v.show(r, r.text); err != nil {
 		return err
+	}
+	if !q.DryRun && len(r.Warnings) > 0 {
+		return fmt.Errorf("link %s: %s that the source has taken over not restored, as is told above: clients can write there at both sites", q.Name, formatCount(len(r.Warnings), "topic"))
 	}
 	if q.DryRun && len(r.Topics) > 0 {
 		return usagef("nothing was changed: add --yes to have %s mirror the cluster %s", formatCount(len(r.Topics)+r.More, "topic"), r.Source)
@@ -66,10 +71,14 @@ func (v *linkVerbs) restore(ctx context.Context, cmd *cobra.Command, n *linkNode
 
 // text says for people what is restored.
 func (r *restoredTopics) text() string {
+	var b strings.Builder
+	writeProblems(&b, "warning", r.Warnings)
+	if len(r.Topics) == 0 && len(r.Warnings) > 0 {
+		return b.String()
+	}
 	if len(r.Topics) == 0 {
 		return fmt.Sprintf("no topic here was taken over by the cluster %s, or all that were mirror it already: nothing was changed\n", r.Source)
 	}
-	var b strings.Builder
 	t := columns{head: []string{"TOPIC", "SOURCE", ">PARTITIONS"}}
 	for _, one := range r.Topics {
 		t.addRow(one.Name, one.Source, formatNumber(int64(one.Partitions)))

@@ -33,6 +33,7 @@ const (
 	throttleKey  = "throttle.bytes.per.second"
 	lossKey      = "accept.loss"
 	rackKey      = "client.rack"
+	aheadKey     = "source.clock.ahead.ms"
 	groupsKey    = "groups"
 	noGroupsKey  = "groups.exclude"
 	positionsKey = "positions"

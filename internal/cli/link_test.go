@@ -686,6 +686,9 @@ func TestLinkRestore(t *testing.T) {
 	if err := json.Unmarshal([]byte(answerLinks(a).expect(t, exitOK, "restore south --yes -o json")), &r); err != nil || !r.Restored || len(r.Topics) != 1 || r.More != 3 {
 		t.Errorf("%v: %+v", err, r)
 	}
+	left := cluster.LinkAnswer{Source: "new-site", Topics: a.Topics, Changed: true, Warnings: []cluster.LinkProblem{{About: "topic web", Text: "It has more partitions.", Do: "Copy them."}}}
+	answerLinks(left).expect(t, exitFailed, "restore south --yes", "warning: topic web: It has more partitions.", "1 topic that the source has taken over not restored")
+	answerLinks(left).expect(t, exitUsage, "restore south", "warning: topic web: It has more partitions.")
 	answerLinks(cluster.LinkAnswer{Source: "new-site"}).expect(t, exitOK, "restore south", "no topic here was taken over by the cluster new-site")
 	answerLinks(cluster.LinkAnswer{Problems: []cluster.LinkProblem{{About: "topic orders", Text: "It is not promoted.", Do: "Promote it."}}}).expect(t, exitFailed, "restore south orders --yes",
 		"link south: nothing was restored: problem: topic orders: It is not promoted.")

@@ -573,7 +573,7 @@ func TestTopicsAreRestored(t *testing.T) {
 		o := s.topic(topic)
 		a := MirrorTopic{ID: o.ID, Mirror: &meta.Mirror{Link: meta.UUID{15: 2}, Topic: topic, TopicID: meta.UUID{9}, Path: []string{"c2"}}}
 		for i := range o.Partitions {
-			a.Forks = append(a.Forks, meta.MirrorFork{From: "here", Epoch: 3000, Offset: int64(10 * i)})
+			a.Forks = append(a.Forks, meta.MirrorFork{From: "here", Topic: o.ID, Epoch: 3000, Offset: int64(10 * i)})
 		}
 		change(&a)
 		return &LinksChange{Kind: RestoreMirrors, Topics: []MirrorTopic{a}}
@@ -581,6 +581,7 @@ func TestTopicsAreRestored(t *testing.T) {
 	as := func(*MirrorTopic) {}
 	count := len(s.topic("t").Partitions)
 	s.refuses("one from elsewhere", restore("t", func(a *MirrorTopic) { a.Forks[0].From = "c7" }), PolicyViolation, "comes from the cluster \"c7\"")
+	s.refuses("another topic of the name", restore("t", func(a *MirrorTopic) { a.Forks[0].Topic = meta.UUID{5} }), PolicyViolation, "from another topic of that name")
 	s.refuses("no fork", restore("t", func(a *MirrorTopic) { a.Forks[0] = meta.MirrorFork{} }), PolicyViolation, "and not from this one")
 	s.refuses("fewer partitions", restore("t", func(a *MirrorTopic) { a.Forks = a.Forks[:len(a.Forks)-1] }), InvalidPartitions, "at the source")
 	s.refuses("epoch 0", restore("t", func(a *MirrorTopic) { a.Forks[0].Epoch = 0 }), InvalidRequest, "which cannot be")
@@ -615,8 +616,10 @@ func TestTopicsAreRestored(t *testing.T) {
 		t.Errorf("it has %+v", p)
 	}
 	s.must(s.of(PromoteMirrors, "t"))
-	if p := s.topic("t").Partitions[0].Mirror; p.State != meta.PartitionPromoting {
-		t.Errorf("a restored topic is promoted: %+v", p)
+	for i, p := range s.topic("t").Partitions {
+		if want := []meta.Lineage{{Cluster: "here"}}; p.Mirror.State != meta.PartitionPromoting || i > 0 && !slices.Equal(p.Mirror.Lineages, want) {
+			t.Errorf("partition %d of a topic that is promoted while it is restored: %+v", i, p.Mirror)
+		}
 	}
 }
 

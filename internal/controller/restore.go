@@ -38,6 +38,8 @@ func (l Links) restoreMirror(a *MirrorTopic) (records []byte, refused *Error) {
 		switch {
 		case fork.From != l.Image.ClusterID:
 			return nil, refuse(PolicyViolation, "Partition %d of the topic %s at the source comes from the cluster %q, and not from this one: what is here cannot be compared with it.", i, t.Name, fork.From)
+		case fork.Topic != t.ID:
+			return nil, refuse(PolicyViolation, "Partition %d of the topic %s at the source was mirrored from another topic of that name, which is gone: what is here cannot be compared with it. Delete it here, and the link copies what the source has.", i, t.Name)
 		case fork.Epoch < 1 || fork.Offset < 0 || fork.Epoch == math.MaxInt32:
 			return nil, refuse(InvalidRequest, "The source has taken partition %d of the topic %s over at offset %d in epoch %d, which cannot be.", i, t.Name, fork.Offset, fork.Epoch)
 		}

@@ -116,6 +116,9 @@ func followMirror(s *step, t *Topic) {
 			continue
 		}
 		p := *t.Partitions[i].Mirror
+		if p.State == PartitionRestoring { // what the last lineage has never came here
+			p.Lineages = slices.Clone(p.Lineages[:len(p.Lineages)-1])
+		}
 		p.State, p.Reason = next, ""
 		if next == PartitionMirrors {
 			p.IsDecided, p.Decisions, p.Parting = false, nil, nil

@@ -10,9 +10,13 @@ import (
 // By it the cluster from which the topic was mirrored finds out up to where both logs may be the same, and mirrors it in turn.
 const MirrorForksConfig = "leat.mirror.forks"
 
-// MirrorFork is where a cluster began to write a partition by itself that it had mirrored: from Offset on, in leader epochs from Epoch on. Below that it has records of the cluster From, or over it.
+// MaxForks is of how many partitions forks are read.
+const MaxForks = 100_000
+
+// MirrorFork is where a cluster began to write a partition by itself that it had mirrored: from Offset on, in leader epochs from Epoch on. Below that it has the records of a topic of the cluster From, and no others.
 type MirrorFork struct {
-	From   string // a cluster id; "": the partition was never mirrored
+	From   string // a cluster id; "": the partition was never mirrored, or what is below is not what that cluster has
+	Topic  UUID   // the id of the topic there: one that was made again under its name is another one
 	Epoch  int32
 	Offset int64
 }
@@ -46,15 +50,14 @@ func FormatForks(m *Image, t *Topic) string {
 			b.WriteByte('-')
 			continue
 		}
-		own, from := r.Lineages[len(r.Lineages)-1], t.Mirror.Path[0] // one that began at the start of the log has taken the place of those before it
-		if n := len(r.Lineages); n > 1 {
-			from = r.Lineages[n-2].Cluster
-		}
-		if own.Cluster != m.ClusterID {
+		n := len(r.Lineages)
+		own := r.Lineages[n-1] // one that began at the start of the log has taken the place of those before it
+		// If the one before is this cluster's, too, the partition was to mirror and never did: what is here is not what the source has.
+		if own.Cluster != m.ClusterID || n > 1 && r.Lineages[n-2].Cluster == m.ClusterID {
 			b.WriteByte('-')
 			continue
 		}
-		fmt.Fprintf(&b, "%s@%d@%d", from, own.Epoch, own.Start)
+		fmt.Fprintf(&b, "%s@%s@%d@%d", t.Mirror.Path[len(t.Mirror.Path)-1], t.Mirror.TopicID, own.Epoch, own.Start)
 	}
 	return b.String()
 }
@@ -68,13 +71,16 @@ func ParseForks(text string) ([]MirrorFork, error) {
 			continue
 		}
 		var f MirrorFork
-		from, rest, _ := strings.Cut(one, "@")
-		epoch, offset, _ := strings.Cut(rest, "@")
-		e, err := strconv.ParseInt(epoch, 10, 32)
-		if err == nil {
-			f.Offset, err = strconv.ParseInt(offset, 10, 64)
+		fields := strings.Split(one, "@")
+		if len(fields) != 4 || len(all) == MaxForks {
+			return nil, fmt.Errorf("%.100q is no fork of a partition, or one too many", one)
 		}
-		if f.From, f.Epoch = from, int32(e); err != nil || !isClusterID(from) || e < 0 || f.Offset < 0 {
+		topic, ok := ParseUUID(fields[1])
+		e, err := strconv.ParseInt(fields[2], 10, 32)
+		if err == nil {
+			f.Offset, err = strconv.ParseInt(fields[3], 10, 64)
+		}
+		if f.From, f.Topic, f.Epoch = fields[0], topic, int32(e); err != nil || !ok || !isClusterID(f.From) || e < 0 || f.Offset < 0 {
 			return nil, fmt.Errorf("%.100q is no fork of a partition", one)
 		}
 		all = append(all, f)

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -168,6 +169,14 @@ func TestProbes(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		if _, err := r.service.Probe(r.Context(), &meta.Link{Settings: []meta.LinkSetting{{Key: "no.such", Value: "x"}}}, nil); err == nil {
 			r.Error("a link that cannot be")
+		}
+	})
+	inBubble(t, func(r *rig) { // the nodes cannot dial the source of such a link: that they do not reach it says nothing
+		r.link()
+		l := *r.image.Load().Links().Find(linkID)
+		l.Settings = append(slices.Clone(l.Settings), meta.LinkSetting{Key: "via", Value: meta.ViaAgent})
+		if a, err := r.service.Probe(r.Context(), &l, nil); err != nil || !a.Answers || !strings.HasPrefix(a.Text, "No agent of the link is connected") {
+			r.Errorf("by agents: %+v, %v", a, err)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/mirror/source"
+	"github.com/leatstream/leat/internal/mirror/tunnel"
 )
 
 // probeTime is for how long an address of a source may be silent before it is taken not to answer.
@@ -61,7 +62,7 @@ func (s *Service) probe(ctx context.Context, l *meta.Link, set *Settings) Answer
 	if err != nil {
 		return Answer{Text: sentence(err)}
 	}
-	cfg.Dial = s.cfg.Dial
+	cfg.Dial = s.dialer(l, set)
 	client, err := source.New(ctx, cfg)
 	var cluster *source.Cluster
 	if err == nil {
@@ -69,6 +70,8 @@ func (s *Service) probe(ctx context.Context, l *meta.Link, set *Settings) Answer
 		cluster, err = client.Describe(ctx, []string{})
 	}
 	switch {
+	case errors.Is(err, tunnel.ErrNoAgent), errors.Is(err, errNoAgents):
+		return Answer{true, "No agent of the link is connected to this node, so that nobody here can know whether the source is gone."}
 	case err == nil && cluster.ID != l.Source:
 		return Answer{true, fmt.Sprintf("At %s another cluster answers, %s, and not %s.", address, cluster.ID, l.Source)}
 	case err == nil:

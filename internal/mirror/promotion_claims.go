@@ -104,6 +104,7 @@ func (l *link) claim(q *claimsQuestion) claimsAnswer {
 		}
 	}
 	l.s.mu.Lock()
+	l.s.forgetEndedLocked(l.id) // a topic that was made again under its name is another one
 	for id, e := range l.s.ended {
 		name := partitionName{e.holding.Partition.Topic, id.Number}
 		if e.link == l.id && own[name] == nil {

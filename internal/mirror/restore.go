@@ -15,8 +15,8 @@ import (
 type Restore struct {
 	Topics []controller.MirrorTopic // what to ask the controller for, in the order of their names here
 	Names  []Planned                // the same ones
-	// Problems are of topics that were asked for by their names and cannot be restored.
-	Problems []Finding
+	// Problems are of topics that were asked for by their names and cannot be restored, and Warnings of others that the source has promoted and that cannot be restored.
+	Problems, Warnings []Finding
 }
 
 // PlanRestore finds the topics that the source of a link has promoted, that it had from here, and that are ordinary ones here. names are those here; none: all that the link is for. A topic that mirrors by the link already is left out.
@@ -92,10 +92,13 @@ func (p *restorePlan) choose(set *Settings, topics []source.Topic) {
 	slices.SortFunc(p.chosen, func(a, b restorable) int { return strings.Compare(a.here.Name, b.here.Name) })
 }
 
-// refuse notes why a topic cannot be restored, if it was asked for by its name.
+// refuse notes why a topic cannot be restored.
 func (p *restorePlan) refuse(topic, do, format string, args ...any) {
+	f := Finding{"topic " + topic, fmt.Sprintf(format, args...), do}
 	if len(p.names) > 0 {
-		p.Problems = append(p.Problems, Finding{"topic " + topic, fmt.Sprintf(format, args...), do})
+		p.Problems = append(p.Problems, f)
+	} else {
+		p.Warnings = append(p.Warnings, f)
 	}
 }
 
@@ -107,6 +110,8 @@ func (p *restorePlan) add(r *restorable, found *source.Configs) {
 	switch {
 	case found.Err != nil:
 		p.refuse(name, "Grant DESCRIBE_CONFIGS on it: leat link doctor.", "The source does not tell where it has taken the topic over: %v.", found.Err)
+		return
+	case text == "" && len(p.names) == 0: // an ordinary topic of both
 		return
 	case text == "":
 		p.refuse(name, "Promote it there first: leat link failover, or leat link promote.", "The topic %s at the source has not taken over from a mirror.", r.source.Name)
@@ -123,6 +128,10 @@ func (p *restorePlan) add(r *restorable, found *source.Configs) {
 	}
 	a := controller.MirrorTopic{ID: r.here.ID, Mirror: &meta.Mirror{Link: p.link.ID, Topic: r.source.Name, TopicID: meta.UUID(r.source.ID), Path: []string{p.link.Source}}}
 	for i := range r.here.Partitions {
+		if forks[i].From == p.img.ClusterID && forks[i].Topic != r.here.ID {
+			p.refuse(name, "Delete the topic here, if nobody needs it, and the link copies what the source has.", "The source has mirrored another topic of the name %s, which is gone: this one was made later.", name)
+			return
+		}
 		if forks[i].From != p.img.ClusterID {
 			p.refuse(name, "Delete the topic here, and the link copies it anew.", "Partition %d of the topic %s at the source comes from the cluster %q, and not from this one.", i, r.source.Name, forks[i].From)
 			return

@@ -93,8 +93,8 @@ func (l linkPositions) ListEnds(places []cluster.MirrorPlace) []cluster.MirrorEn
 // endOf is up to where a partition that this node leads has records that are committed.
 func endOf(p *replica.Partition) (e cluster.MirrorEnd) {
 	l := p.Leadership()
-	if err := p.CheckLeader(l.Epoch); err != nil {
-		return e
+	if err := p.CheckLeader(l.Epoch); err != nil || l.Mirror == nil || l.Mirror.State == meta.PartitionPromoted {
+		return e // of one that was promoted the end is not that of the mirror: who asks does not know of it yet
 	}
 	limits, err := replica.MirrorEnds(p)
 	if err != nil {

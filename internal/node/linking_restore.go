@@ -24,6 +24,7 @@ func (r *linkRequest) restore(ctx context.Context) (*controller.Error, error) {
 	for _, t := range plan.Names {
 		r.a.Topics = append(r.a.Topics, cluster.LinkTopic{Source: t.Source, Name: t.Here, Partitions: t.Partitions})
 	}
+	r.a.Warnings = append(r.a.Warnings, problemsOf(plan.Warnings)...)
 	if r.a.Problems = append(r.a.Problems, problemsOf(plan.Problems)...); len(r.a.Problems) > 0 || len(plan.Topics) == 0 {
 		return nil, nil
 	}

@@ -190,4 +190,24 @@ func TestRestoreIsRefused(t *testing.T) {
 		t.Errorf("without names: %+v", got)
 	}
 	a.produce("orders", 3)
+
+	// A topic that was made again under the name of the one that was mirrored is another one, though its offsets and epochs look the same.
+	a.create("again", 1, nil)
+	a.produce("again", 10)
+	b.linkAs("north", a)
+	b.awaitMirrored(a, "again")
+	promote(t, b, "again")
+	if _, err := kadm.NewClient(a.client()).DeleteTopic(deadline(t), "again"); err != nil {
+		t.Fatal(err)
+	}
+	a.create("again", 1, nil)
+	a.produce("again", 5)
+	got = a.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "south", Topics: []string{"again"}})
+	if text := fmt.Sprint(got.Problems); got.Changed || !strings.Contains(text, "this one was made later") {
+		t.Errorf("a topic that was made again: %+v", got)
+	}
+	got = a.askLink(&cluster.LinkRequest{Verb: cluster.LinkRestore, Name: "south"})
+	if text := fmt.Sprint(got.Warnings); got.Changed || len(got.Problems) > 0 || !strings.Contains(text, "this one was made later") {
+		t.Errorf("without names: %+v", got)
+	}
 }

@@ -131,7 +131,7 @@ func (w *forkWorld) end(t *testing.T, seed uint64, q *Action) string {
 		return "copied anew"
 	case q.Kind != Cut:
 		t.Fatalf("seed %d: it ends with %+v", seed, q)
-	case q.Offset > w.fork.Offset && q.Offset > w.here.start:
+	case q.Offset > w.fork.Offset:
 		t.Fatalf("seed %d: it cuts at %d, and the fork is at %d", seed, q.Offset, w.fork.Offset)
 	case same > seen && q.Offset != same, seen < min(w.here.end, w.there.end) && q.Offset > max(same, w.here.start):
 		t.Fatalf("seed %d: it cuts at %d, and both have the same up to %d (fork %+v)", seed, q.Offset, same, w.fork)

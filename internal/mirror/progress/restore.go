@@ -11,7 +11,7 @@ import (
 func findFork(m *Mirror) {
 	switch last := m.epochEnd(m.assignment.Durable.Fork.Epoch - 1); {
 	case m.isEmpty():
-		m.ask(Action{Kind: Cut, Offset: m.log.End})
+		m.ask(Action{Kind: Cut, Offset: min(m.log.End, m.assignment.Durable.Fork.Offset)}) // below its start it begins anew there
 	case last.Epoch == record.NoEpoch:
 		copyAnew(m, "nothing is here any more from before the source took over")
 		m.begin(m.want, 0)
