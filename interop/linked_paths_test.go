@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -90,6 +91,9 @@ func TestLinkIsEncrypted(t *testing.T) {
 	watched = startRelay(t, there.addr)
 	config := there.linesFor(t, "Java")
 	l = &linked{t: t, here: &broker{addr: here.addr, dataDir: filepath.Dir(here.ca)}, there: there.client(t), near: here.client(t)}
+	if _, err := kadm.NewClient(l.there).CreateTopic(t.Context(), 1, 1, nil, "watched-orders"); err != nil { // by nobody who only asks for it here
+		t.Fatal(err)
+	}
 	if err := l.there.ProduceSync(t.Context(), &kgo.Record{Topic: "watched-orders", Value: []byte(value)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
@@ -129,5 +133,5 @@ func (n *securedNode) client(t *testing.T) *kgo.Client {
 		t.Fatal("no certificates: ", err)
 	}
 	login := scram.Auth{User: n.user(t), Pass: strings.TrimSpace(n.password)}
-	return quickClient(t, []string{n.addr}, kgo.DialTLSConfig(&tls.Config{RootCAs: pool}), kgo.SASL(login.AsSha512Mechanism()), kgo.AllowAutoTopicCreation(), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	return quickClient(t, []string{n.addr}, kgo.DialTLSConfig(&tls.Config{RootCAs: pool}), kgo.SASL(login.AsSha512Mechanism()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 }

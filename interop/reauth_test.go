@@ -59,7 +59,7 @@ func (f flow) run(t *testing.T) {
 	}()
 	serial := f.renew(t)
 	read, count, done := map[string]int{}, 0, false
-	for until := time.Now().Add(time.Minute); time.Now().Before(until) && (!done || len(read) < count); {
+	for until := time.Now().Add(4 * time.Minute); time.Now().Before(until) && (!done || len(read) < count); {
 		for _, r := range reader.must(t, request{Op: "poll", WaitMS: 200}).Records {
 			read[r.Value]++
 		}
