@@ -210,12 +210,14 @@ func TestLogPassesTheExam(t *testing.T) {
 		seeds = n
 	}
 	for seed := range seeds {
-		l := newStoredLog(t, 400)
-		err := memlog.Exam(l, seed, 150)
-		l.close()
-		if err != nil {
-			t.Fatal(err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			l := newStoredLog(t, 400)
+			err := memlog.Exam(l, seed, 150)
+			l.close()
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
