@@ -16,6 +16,9 @@ import (
 // watchEvery is how often brokers of a source are asked who leads what is read here. What a leader has said counts for transactions when another broker has known it later: see progress.Mirror.HeldAt.
 const watchEvery = time.Second
 
+// mostReadings is how many partitions of its coordinators a source may have whose records are read: each takes a reading of its own. Apache Kafka has 50 unless it is told otherwise.
+const mostReadings = 1000
+
 // readings read the coordinators' log of a link's source.
 type readings struct {
 	mu       sync.Mutex   // guards the fields below
@@ -111,7 +114,7 @@ func (w *watch) noteBrokers(c *source.Cluster) {
 
 // tell tells partitions what a broker knows of their topic. What it does not know is no matter: they ask the source themselves.
 func (w *watch) tell(l *link, t *source.Topic, d *progress.Description) {
-	if t.Name == entry.Topic && t.Err == nil {
+	if t.Name == entry.Topic && t.Err == nil && len(t.Partitions) <= mostReadings {
 		l.read(len(t.Partitions))
 	}
 	for _, p := range w.byName[t.Name] {

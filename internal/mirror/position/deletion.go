@@ -19,16 +19,16 @@ func deletionSize(name string, at Place) int64 {
 	return int64(deletionBytes + len(name) + len(at.Topic))
 }
 
-// keepDeletion notes a tombstone.
-func (m *Machine) keepDeletion(number int32, name string, at Place) {
+// keepDeletion notes a tombstone, if there is room.
+func (m *Machine) keepDeletion(number int32, name string, at Place) (isKept bool) {
 	places := m.deleted[name]
 	if _, ok := places[at]; ok {
 		places[at] = number
-		return
+		return true
 	}
 	size := deletionSize(name, at)
 	if m.deletedBytes+size > m.table.limit/maxDeletionShare || m.table.checkRoom(size) != nil {
-		return
+		return false
 	}
 	if places == nil {
 		places = map[Place]int32{}
@@ -37,6 +37,7 @@ func (m *Machine) keepDeletion(number int32, name string, at Place) {
 	places[at] = number
 	m.deletedBytes += size
 	m.table.bytes += size
+	return true
 }
 
 // forgetDeletion forgets the tombstone of a position, if there was one.

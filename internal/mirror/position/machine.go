@@ -222,8 +222,9 @@ func (m *Machine) deletePosition(number int32, name string, at Place) {
 	if g != nil {
 		m.table.remove(g, at)
 	}
-	m.keepDeletion(number, name, at)
-	m.noteDeletion(name)
+	if isKept := m.keepDeletion(number, name, at); isKept || g != nil { // else nothing follows from it, and endless names would be noted
+		m.noteDeletion(name)
+	}
 }
 
 // CaughtUp says that a partition had no more records than were read at a time: when a fetch was sent that came back empty, or whose answer ends at the high watermark.
