@@ -19,7 +19,8 @@ const (
 //
 //	fetching <--> paused     a part failed: it is asked for again at the next tick
 //	fetching  ->  storing    all parts are there
-//	storing   ->  installed, or given up; then there is no download
+//	storing   ->  naming     its file is written, or could not be
+//	naming    ->  installed, or given up; then there is no download
 //
 // The leader sends raft's message again if it hears of no success, and an observer pulls again,
 // so a download may be given up at any time.
@@ -39,6 +40,7 @@ const (
 	fetching downloadPhase = iota // a part is due
 	paused
 	storing
+	naming // a loop that ends in it waits for nothing more
 )
 
 // partAnswer is the result of one request.
@@ -121,6 +123,7 @@ func (l *loop) storeDownload() {
 // state after a committed entry, so it does no harm if it is there and raft does not want it.
 func (l *loop) noteStored(err error) error {
 	d := l.download
+	d.phase = naming
 	if err == nil {
 		err = l.log.syncDir()
 		if errors.Is(err, errNamesLost) {

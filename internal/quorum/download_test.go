@@ -1,7 +1,9 @@
 package quorum
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
@@ -51,5 +53,39 @@ func TestTwoSnapshotsOfOneEntry(t *testing.T) {
 	}
 	if _, err := readSnapshot(fs, l.log.dir, 5); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLoopEndsWhileASnapshotIsNamed proves that a loop which ends since the name of a fetched snapshot cannot be made durable does end: nobody stores anything any more.
+func TestLoopEndsWhileASnapshotIsNamed(t *testing.T) {
+	n, fs := startFollower(t)
+	l := n.loop
+	fetched := &snapshot{at: position{5, 3}, boot: boot{nodeID: 5, conf: l.conf}, data: []byte("state\na")}
+	l.download = &download{of: 5, index: 5, file: append(fetched.encodeHead(), fetched.data...)}
+	l.storeDownload()
+	stored := <-l.stored
+	if stored != nil {
+		t.Fatal(stored)
+	}
+	l.log.fs = vfs.NewFaulty(fs, func(op vfs.Op, _ string) error {
+		if op == vfs.OpSyncDir {
+			return errors.New("the disk is gone")
+		}
+		return nil
+	})
+	err := l.noteStored(stored)
+	if err == nil {
+		t.Fatal("the name is durable")
+	}
+	go l.applier.applyJobs()
+	ended := make(chan struct{})
+	go func() {
+		l.endLoop(err)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatal("the loop does not end")
 	}
 }
