@@ -299,11 +299,17 @@ func (c *chaosCluster) controller(t *testing.T) *machine {
 }
 
 // coordinator is the node that coordinates the group.
-func (c *chaosCluster) coordinator(t *testing.T) (coordinator *machine) {
+func (c *chaosCluster) coordinator(t *testing.T) *machine {
 	t.Helper()
-	eventually(t, "the group has a coordinator", func() bool {
+	return c.awaitCoordinator(t, "the group", func() *kmsg.FindCoordinatorRequest { return coordinatorOf(chaosGroup) })
+}
+
+// awaitCoordinator waits until a node coordinates what a request asks for.
+func (c *chaosCluster) awaitCoordinator(t *testing.T, of string, ask func() *kmsg.FindCoordinatorRequest) (coordinator *machine) {
+	t.Helper()
+	eventually(t, of+" has a coordinator", func() bool {
 		for _, m := range c.machines {
-			resp, err := m.ask(t.Context(), coordinatorOf(chaosGroup))
+			resp, err := m.ask(t.Context(), ask())
 			if err != nil {
 				continue
 			}

@@ -459,21 +459,7 @@ func txnCoordinatorOf(id string) *kmsg.FindCoordinatorRequest {
 	return req
 }
 
-func pickTxnCoordinator(t *testing.T, c *campaign) (coordinator *machine) {
+func pickTxnCoordinator(t *testing.T, c *campaign) *machine {
 	t.Helper()
-	eventually(t, "the transactions have a coordinator", func() bool {
-		for _, m := range c.machines {
-			resp, err := m.ask(t.Context(), txnCoordinatorOf(tellerID(c.rng.IntN(tellers))))
-			if err != nil {
-				continue
-			}
-			r, ok := resp.(*kmsg.FindCoordinatorResponse)
-			if ok && len(r.Coordinators) == 1 && r.Coordinators[0].ErrorCode == 0 {
-				coordinator = c.machines[r.Coordinators[0].NodeID-1]
-				return true
-			}
-		}
-		return false
-	})
-	return coordinator
+	return c.awaitCoordinator(t, "a transactional id", func() *kmsg.FindCoordinatorRequest { return txnCoordinatorOf(tellerID(c.rng.IntN(tellers))) })
 }
